@@ -1,0 +1,79 @@
+"""Credit through a recall: how a loss on what was remembered reaches the memories it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memory.episodic.memory import EpisodicMemory
+from memory.episodic.recall import Recall
+
+
+class TrainableMemories:
+    """Stored keys and values as parameters, trained by the same backward pass as the network (Pritzel et al. 2017, 3.3).
+
+    The paper gives neither optimiser state nor rates for them. Here values take plain gradient steps on half the
+    squared error of each query, so that a memory of weight w moves by `value_learning_rate * w * error`: the tabular
+    rule shared out by the kernel. Keys follow RMSProp, since the scale of their gradient grows with the square of the
+    returns'; the second moment is one number for all keys, because one for each would double the memory's bytes and
+    never warm up (a memory is recalled a few times in its life).
+
+    Args:
+        memory: what the recalls come from.
+        key_learning_rate: step of a key whose gradient has the usual size; 0 leaves keys as they were written.
+        value_learning_rate: as above; 0 leaves values to the writes alone.
+        decay: of the running mean of squared key gradients.
+    """
+
+    def __init__(
+        self, memory: EpisodicMemory, key_learning_rate: float, value_learning_rate: float, decay: float = 0.95
+    ) -> None:
+        self.memory = memory
+        self.key_learning_rate = key_learning_rate
+        self.value_learning_rate = value_learning_rate
+        self.decay = decay
+        self.squared_gradient = 0.0
+
+    def attach(self, queries: Tensor, recall: Recall) -> Recall:
+        """The same recall with keys and values as leaves, and weights on the graph of both and of `queries`."""
+        keys = recall.keys.detach().requires_grad_()
+        values = recall.values.detach().requires_grad_()
+        return replace(recall, keys=keys, values=values, weights=self.memory.kernel(queries, keys, recall.valid))
+
+    def step(self, recall: Recall, actions: Tensor) -> None:
+        """Write back keys and values moved against their gradients, after the backward pass of a mean squared error.
+
+        Args:
+            recall: what `attach` returned.
+            actions: the store each row was read from, int64 `[batch]`.
+        """
+        assert recall.keys.grad is not None and recall.values.grad is not None, "backward before step"
+        mask = recall.valid
+        # The mean over the batch belongs to the network's loss: each query moves its own memories in full.
+        half_batch = len(actions) / 2
+        key_gradients, value_gradients = recall.keys.grad, recall.values.grad * half_batch
+        mean_square = key_gradients[mask].square().mean().item()
+        self.squared_gradient = self.decay * self.squared_gradient + (1 - self.decay) * mean_square
+        key_step = self.key_learning_rate / (self.squared_gradient**0.5 + 1e-8)
+        for action in actions.unique().tolist():
+            store = self.memory.stores[action]
+            entries = mask & (actions == action)[:, None]
+            slots, inverse = recall.indices[entries].unique(return_inverse=True)
+            if self.value_learning_rate:
+                total = value_gradients.new_zeros(len(slots)).index_add_(0, inverse, value_gradients[entries])
+                store.set_values(slots, store.values[slots] - self.value_learning_rate * total)
+            if self.key_learning_rate:
+                total = key_gradients.new_zeros(len(slots), store.key_size)
+                total.index_add_(0, inverse, key_gradients[entries])
+                store.set_keys(slots, store.keys[slots] - key_step * total)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running second moment; keys and values belong to the memory's own state."""
+        return {"squared_gradient": self.squared_gradient}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self.squared_gradient = state["squared_gradient"]

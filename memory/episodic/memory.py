@@ -1,0 +1,106 @@
+"""The memory of an episodic agent: one store for each action."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memory.episodic.kernels import Kernel
+from memory.episodic.recall import Recall
+from memory.episodic.store import Store, UpdateRule, Written
+
+
+class EpisodicMemory:
+    """A store for each action, read and written by batches of mixed actions.
+
+    Args:
+        num_actions: number of stores.
+        capacity: most memories of one action.
+        key_size: length of a key.
+        neighbours: most memories recalled for a query.
+        kernel: what weighs them.
+        eviction: `lru` or `fifo`, as in `Store`.
+        device: where keys and values live.
+
+    Raises:
+        ValueError: on a number of actions or neighbours below 1, and what `Store` raises.
+    """
+
+    def __init__(
+        self,
+        num_actions: int,
+        capacity: int,
+        key_size: int,
+        *,
+        neighbours: int,
+        kernel: Kernel,
+        eviction: Literal["lru", "fifo"] = "lru",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if num_actions < 1 or neighbours < 1:
+            raise ValueError(f"num_actions and neighbours must be at least 1, got {num_actions} and {neighbours}")
+        self.neighbours = neighbours
+        self.kernel = kernel
+        self.stores = [Store(capacity, key_size, eviction=eviction, device=device) for _ in range(num_actions)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stores))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the tables of all stores."""
+        return sum(store.nbytes for store in self.stores)
+
+    def recall_action(self, queries: Tensor, action: int, touch: bool = True) -> Recall:
+        """Recall what one action's store says to all `queries [batch, key_size]`; ValueError if it is empty."""
+        return self.stores[action].read(queries, self.neighbours, self.kernel, touch)
+
+    def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
+        """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
+
+        Raises:
+            ValueError: if a store that is asked is empty.
+        """
+        order, recalls = [], []
+        for action in actions.unique().tolist():
+            rows = (actions == action).nonzero().squeeze(1)
+            order.append(rows)
+            recalls.append(self.recall_action(queries[rows], action, touch))
+        return Recall.concatenate(recalls).rows(torch.cat(order).argsort())
+
+    def write(
+        self,
+        actions: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        hashes: np.ndarray,
+        rule: UpdateRule,
+        written_at: int,
+        refresh_keys: bool = False,
+    ) -> Written:
+        """Write each of a batch of memories to the store of its action, int64 `[batch]`; see `Store.write`."""
+        written = Written()
+        for action in actions.unique().tolist():
+            rows = (actions == action).nonzero().squeeze(1)
+            written += self.stores[action].write(
+                keys[rows], values[rows], hashes[rows.cpu().numpy()], rule, written_at, refresh_keys
+            )
+        return written
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stores' states."""
+        return {"stores": [store.state_dict() for store in self.stores]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved.
+
+        Raises:
+            ValueError: if it had another number of actions, or stores of another shape.
+        """
+        if len(state["stores"]) != len(self.stores):
+            raise ValueError(f"the saved memory has {len(state['stores'])} actions, this one {len(self.stores)}")
+        for store, saved in zip(self.stores, state["stores"], strict=True):
+            store.load_state_dict(saved)

@@ -1,0 +1,354 @@
+"""One action's memories: a bounded table of (key, value) pairs that grows as it fills.
+
+A state that comes back is recognised by the hash of its observation, in a dict: exactly, and without a search. When
+the table is full, the memory least recently used (or first inserted) makes place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memory.episodic.kernels import Kernel
+from memory.episodic.neighbours import nearest
+from memory.episodic.recall import Recall
+
+UpdateRule = Callable[[Tensor, Tensor], Tensor]
+"""From the old and the new values of memories that are written again to the values they keep."""
+
+_SMALLEST_ALLOCATION = 256
+
+
+def maximum(old: Tensor, new: Tensor) -> Tensor:
+    """Keep the best return ever seen (Blundell et al. 2016, eq. 1)."""
+    return torch.maximum(old, new)
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """Move towards the new value by `learning_rate` (Pritzel et al. 2017, eq. 4)."""
+
+    learning_rate: float
+
+    def __call__(self, old: Tensor, new: Tensor) -> Tensor:
+        return old + self.learning_rate * (new - old)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a batch of writes."""
+
+    inserted: int = 0
+    updated: int = 0
+    evicted: int = 0
+
+    def __add__(self, other: Written) -> Written:
+        return Written(self.inserted + other.inserted, self.updated + other.updated, self.evicted + other.evicted)
+
+
+class Store:
+    """A bounded table of memories with exact neighbours, exact matches and eviction.
+
+    Costs `4 * key_size + 32` bytes a memory in tables and about 100 more in the dict of hashes; tables grow by half
+    when full, so at most a third of their rows wait to be filled. Rows keep their slot for as long as they live.
+
+    Args:
+        capacity: most memories held.
+        key_size: length of a key.
+        eviction: `lru` evicts the memory least recently read or written, `fifo` the one inserted first.
+        device: where keys and values live; the hashes stay on the CPU.
+
+    Raises:
+        ValueError: on a capacity or key size below 1, or an unknown eviction.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        key_size: int,
+        *,
+        eviction: Literal["lru", "fifo"] = "lru",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if capacity < 1 or key_size < 1:
+            raise ValueError(f"capacity and key_size must be at least 1, got {capacity} and {key_size}")
+        if eviction not in ("lru", "fifo"):
+            raise ValueError(f"eviction must be 'lru' or 'fifo', got {eviction!r}")
+        self.capacity = capacity
+        self.key_size = key_size
+        self.eviction = eviction
+        self.device = torch.device(device)
+        self._clear()
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    @property
+    def keys(self) -> Tensor:
+        """The stored keys, `[len, key_size]`; a view, to be changed through `set_keys` only."""
+        return self._keys[: len(self)]
+
+    @property
+    def values(self) -> Tensor:
+        """The stored values, `[len]`; a view."""
+        return self._values[: len(self)]
+
+    @property
+    def written_at(self) -> Tensor:
+        """Agent step of each memory's last write, int64 `[len]`; a view."""
+        return self._written_at[: len(self)]
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """Hash of the observation each memory was written for, uint64 `[len]`; a view."""
+        return self._hashes[: len(self)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the tables, rows not yet filled included."""
+        tensors = (self._keys, self._squared_norms, self._values, self._written_at, self._last_used)
+        return sum(tensor.nbytes for tensor in tensors) + self._hashes.nbytes
+
+    def find(self, hashes: np.ndarray) -> Tensor:
+        """The slots of exact matches, -1 where there is none: uint64 `[batch]` to int64 `[batch]`."""
+        slot_of = self._slot_of
+        return torch.tensor([slot_of.get(item, -1) for item in hashes.tolist()], dtype=torch.int64, device=self.device)
+
+    def read(self, queries: Tensor, neighbours: int, kernel: Kernel, touch: bool = True) -> Recall:
+        """Recall the nearest memories of each query.
+
+        Args:
+            queries: `[batch, key_size]`.
+            neighbours: how many to recall; fewer come back while fewer are stored.
+            kernel: what weighs them.
+            touch: whether being recalled counts as use, for eviction.
+
+        Returns:
+            A detached recall of width `min(neighbours, len(self))`.
+
+        Raises:
+            ValueError: on queries of another shape, `neighbours` below 1, or an empty store.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.key_size:
+            raise ValueError(f"queries must have shape [batch, {self.key_size}], got {list(queries.shape)}")
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+        if not len(self):
+            raise ValueError("an empty store cannot be read: write to it first")
+        with torch.no_grad():
+            distances, indices = nearest(
+                queries, self.keys, self._squared_norms[: len(self)], self._centre, neighbours
+            )
+            keys = self._keys[indices]
+            if touch:
+                self.touch(indices)
+            return Recall(
+                indices=indices,
+                distances=distances,
+                keys=keys,
+                values=self._values[indices],
+                weights=kernel(queries, keys, torch.ones_like(indices, dtype=torch.bool)),
+                written_at=self._written_at[indices],
+            )
+
+    def write(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        hashes: np.ndarray,
+        rule: UpdateRule,
+        written_at: int,
+        refresh_keys: bool = False,
+    ) -> Written:
+        """Write a batch of memories as one event.
+
+        Rows whose hash is stored already are updated by `rule`; the others are inserted, the first of each hash, and
+        updated by the later ones. Nothing written by a batch is evicted by it; a batch of more rows than the
+        capacity is written in pieces.
+
+        Args:
+            keys: `[batch, key_size]`.
+            values: `[batch]`.
+            hashes: uint64 `[batch]`.
+            rule: how the value of a known memory changes.
+            written_at: the agent step, kept with every row written.
+            refresh_keys: whether a known memory takes the new key too.
+
+        Raises:
+            ValueError: on other shapes or non-finite numbers; nothing is written then.
+        """
+        self._check_batch(keys, values, hashes)
+        written = Written()
+        for start in range(0, len(hashes), self.capacity):
+            piece = slice(start, start + self.capacity)
+            written += self._write_piece(keys[piece], values[piece], hashes[piece], rule, written_at, refresh_keys)
+        return written
+
+    def touch(self, slots: Tensor) -> None:
+        """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
+        if self.eviction == "lru":
+            self._last_used[slots] = self._clock
+            self._clock += 1
+
+    def set_keys(self, slots: Tensor, keys: Tensor) -> None:
+        """Replace the keys of distinct `slots` int64 `[batch]` by `keys [batch, key_size]`."""
+        self._keys[slots] = keys
+        self._squared_norms[slots] = (keys - self._centre).square().sum(dim=1)
+
+    def set_values(self, slots: Tensor, values: Tensor) -> None:
+        """Replace the values of distinct `slots` int64 `[batch]` by `values [batch]`."""
+        self._values[slots] = values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, filled rows only; the tensors are views, to be saved before the next write."""
+        filled = slice(len(self))
+        return {
+            "capacity": self.capacity,
+            "key_size": self.key_size,
+            "eviction": self.eviction,
+            "clock": self._clock,
+            "centre": self._centre,
+            "keys": self._keys[filled],
+            # Recomputed norms could differ in the last bit, and a continued run with them.
+            "squared_norms": self._squared_norms[filled],
+            "values": self._values[filled],
+            "written_at": self._written_at[filled],
+            "last_used": self._last_used[filled],
+            "hashes": self._hashes[filled],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved.
+
+        Raises:
+            ValueError: where capacity, key size or eviction differ from this store's.
+        """
+        for name in ("capacity", "key_size", "eviction"):
+            if state[name] != getattr(self, name):
+                raise ValueError(f"the saved store has {name} {state[name]}, this one {getattr(self, name)}")
+        self._clear()
+        rows = len(state["hashes"])
+        self._allocate(rows)
+        self._clock = state["clock"]
+        self._centre = state["centre"].to(self.device, copy=True)
+        self._keys[:rows] = state["keys"].to(self.device)
+        self._squared_norms[:rows] = state["squared_norms"].to(self.device)
+        self._values[:rows] = state["values"].to(self.device)
+        self._written_at[:rows] = state["written_at"].to(self.device)
+        self._last_used[:rows] = state["last_used"].to(self.device)
+        self._hashes[:rows] = state["hashes"]
+        self._slot_of = {item: slot for slot, item in enumerate(state["hashes"].tolist())}
+
+    def _clear(self) -> None:
+        self._clock = 0
+        self._slot_of: dict[int, int] = {}
+        self._centre = torch.zeros(self.key_size, device=self.device)
+        self._keys = torch.empty(0, self.key_size, device=self.device)
+        self._squared_norms = torch.empty(0, device=self.device)
+        self._values = torch.empty(0, device=self.device)
+        self._written_at = torch.empty(0, dtype=torch.int64, device=self.device)
+        self._last_used = torch.empty(0, dtype=torch.int64, device=self.device)
+        self._hashes = np.empty(0, dtype=np.uint64)
+
+    def _check_batch(self, keys: Tensor, values: Tensor, hashes: np.ndarray) -> None:
+        batch = len(hashes)
+        if keys.shape != (batch, self.key_size) or values.shape != (batch,):
+            raise ValueError(
+                f"keys must have shape [{batch}, {self.key_size}] and values [{batch}] beside {batch} hashes, "
+                f"got {list(keys.shape)} and {list(values.shape)}"
+            )
+        if hashes.dtype != np.uint64 or hashes.ndim != 1:
+            raise ValueError(f"hashes must be uint64 [batch], got {hashes.dtype} {list(hashes.shape)}")
+        if not (keys.isfinite().all() and values.isfinite().all()):
+            raise ValueError("keys and values must be finite, got NaN or infinity")
+
+    def _write_piece(
+        self, keys: Tensor, values: Tensor, hashes: np.ndarray, rule: UpdateRule, written_at: int, refresh_keys: bool
+    ) -> Written:
+        items = hashes.tolist()
+        first_row: dict[int, int] = {}
+        for row, item in enumerate(items):
+            if item not in self._slot_of:
+                first_row.setdefault(item, row)
+        known = [slot for slot in map(self._slot_of.get, items) if slot is not None]
+        new_slots, evicted = self._make_room(len(first_row), known)
+        self._insert(first_row, new_slots, keys, values)
+        slots = [self._slot_of[item] for item in items]
+        self._update(slots, set(first_row.values()), keys, values, rule, refresh_keys)
+
+        every_slot = torch.tensor(slots, dtype=torch.int64, device=self.device)
+        self._written_at[every_slot] = written_at
+        ticks = torch.arange(self._clock, self._clock + len(items), device=self.device)
+        if self.eviction == "lru":
+            last = torch.tensor([*dict(zip(slots, range(len(slots)), strict=True)).values()], device=self.device)
+            self._last_used[every_slot[last]] = ticks[last]
+        else:
+            inserted = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
+            self._last_used[new_slots] = ticks[inserted]
+        self._clock += len(items)
+        return Written(inserted=len(first_row), updated=len(items) - len(first_row), evicted=evicted)
+
+    def _make_room(self, count: int, known: list[int]) -> tuple[Tensor, int]:
+        """Slots for `count` new memories, free ones first, then those of the evicted; and how many were evicted."""
+        filled = len(self)
+        free = min(count, self.capacity - filled)
+        self._allocate(filled + free)
+        slots = torch.arange(filled, filled + free, device=self.device)
+        if free == count:
+            return slots, 0
+        age_order = self._last_used[:filled].clone()
+        age_order[torch.tensor(known, dtype=torch.int64, device=self.device)] = torch.iinfo(torch.int64).max
+        # A stable order among equals costs a full sort; it is paid once an episode, and only by a full store.
+        victims = age_order.argsort(stable=True)[: count - free]
+        for item in self._hashes[victims.cpu().numpy()].tolist():
+            del self._slot_of[item]
+        return torch.cat([slots, victims]), count - free
+
+    def _insert(self, first_row: dict[int, int], slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        rows = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
+        if not len(self) and not self._clock:
+            self._centre = keys.mean(dim=0)
+        self._values[slots] = values[rows]
+        self.set_keys(slots, keys[rows])
+        self._hashes[slots.cpu().numpy()] = np.fromiter(first_row, dtype=np.uint64, count=len(first_row))
+        self._slot_of.update(zip(first_row, slots.tolist(), strict=True))
+
+    def _update(
+        self, slots: list[int], inserted_rows: set[int], keys: Tensor, values: Tensor, rule: UpdateRule, refresh: bool
+    ) -> None:
+        """Apply the rows that did not insert, in order: one vectorised round for each repetition of a slot."""
+        rounds: list[list[int]] = []
+        repetition: dict[int, int] = {}
+        for row, slot in enumerate(slots):
+            if row in inserted_rows:
+                continue
+            index = repetition.get(slot, 0)
+            repetition[slot] = index + 1
+            if index == len(rounds):
+                rounds.append([])
+            rounds[index].append(row)
+        for rows in rounds:
+            known = torch.tensor([slots[row] for row in rows], dtype=torch.int64, device=self.device)
+            self.set_values(known, rule(self._values[known], values[rows]))
+            if refresh:
+                self.set_keys(known, keys[rows])
+
+    def _allocate(self, rows: int) -> None:
+        """Make the tables at least `rows` long, growing by half so that copying stays a constant share of writing."""
+        allocated = len(self._hashes)
+        if rows <= allocated:
+            return
+        new_rows = min(self.capacity, max(rows, allocated + allocated // 2, _SMALLEST_ALLOCATION))
+        for name in ("_keys", "_squared_norms", "_values", "_written_at", "_last_used"):
+            old = getattr(self, name)
+            grown = old.new_empty(new_rows, *old.shape[1:])
+            grown[:allocated] = old
+            setattr(self, name, grown)
+        hashes = np.empty(new_rows, dtype=np.uint64)
+        hashes[:allocated] = self._hashes
+        self._hashes = hashes
