@@ -1,0 +1,32 @@
+"""The agents: one file each, read top to bottom. `agent` holds the protocol they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from agents.agent import Agent, Metrics, Transition, WorldSpec
+from agents.dqn import DQNConfig, make_dqn
+from agents.mfec import MFECConfig, make_mfec
+from agents.nec import NECConfig, make_nec
+from agents.random_agent import RandomConfig, make_random
+
+AgentConfig = Annotated[RandomConfig | MFECConfig | NECConfig | DQNConfig, Field(discriminator="name")]
+
+_MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] = {
+    "random": make_random,
+    "mfec": make_mfec,
+    "nec": make_nec,
+    "dqn": make_dqn,
+}
+
+
+def make(config: AgentConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> Agent:
+    """Build an agent for a world; network weights are drawn from torch's global generator."""
+    return _MAKERS[config.name](config, world, rng, device)
+
+
+__all__ = ["Agent", "AgentConfig", "Metrics", "Transition", "WorldSpec", "make"]

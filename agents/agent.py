@@ -1,0 +1,82 @@
+"""The protocol of an agent: what the training loop and the evaluator know of it, and what it knows of its world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """What an agent must know of a world to be built for it."""
+
+    num_envs: int
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    observation_high: float
+    """Largest value an observation holds; encoders divide by it."""
+    frame_stack: int
+    """How many leading channels slide by one from an observation to the next; 1 where nothing slides."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of every environment, each field `[num_envs, ...]`.
+
+    `next_observations` are what the step led to: where an episode ended, its true last observation. Rewards are
+    unclipped. The environment's reset comes after, and reaches the agent as the next transition's `observations`.
+    """
+
+    observations: np.ndarray
+    state_hashes: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    next_observations: np.ndarray
+    next_state_hashes: np.ndarray
+
+    @property
+    def ended(self) -> np.ndarray:
+        """Where an episode ended, for either reason, bool `[num_envs]`."""
+        return self.terminations | self.truncations
+
+
+class Agent(Protocol):
+    """Five methods, and everything that changes while it runs is in its state."""
+
+    def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        """Choose an action for each of a batch of observations.
+
+        With `epsilon` given, act as in an evaluation: with that chance of a random action, and without leaving a
+        trace in the agent but in its random generator. The batch may then have any size; without, it holds one
+        observation of each environment, and `observe` must follow.
+
+        Args:
+            observations: uint8 `[batch, *observation_shape]`.
+            state_hashes: uint64 `[batch]`, equal for states that are the same.
+
+        Returns:
+            int64 `[batch]`.
+        """
+        ...
+
+    def observe(self, transition: Transition) -> None:
+        """Take in what the actions just chosen led to."""
+        ...
+
+    def learn(self) -> Metrics | None:
+        """Do one piece of learning that is due and return its metrics; None when nothing is due."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while the agent runs, as nested dicts and lists of arrays, tensors and numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        ...

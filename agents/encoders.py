@@ -1,0 +1,88 @@
+"""Encoders: from observations to keys, or to the features of action values."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+
+_SMALLEST_SCREEN = 36
+"""The least side the three convolutions of the Nature network can take."""
+
+
+class GaussianProjection:
+    """A fixed Gaussian random projection (Blundell et al. 2016, section 3.2); nothing in it learns.
+
+    Scaled so that distances between keys are, in expectation, those between observations (Johnson-Lindenstrauss).
+    """
+
+    def __init__(self, input_size: int, key_size: int, rng: np.random.Generator, device: torch.device | str) -> None:
+        matrix = rng.standard_normal((input_size, key_size), dtype=np.float32) / key_size**0.5
+        self.matrix = torch.from_numpy(matrix).to(device)
+
+    def __call__(self, observations: np.ndarray) -> Tensor:
+        """Keys `[batch, key_size]` of observations uint8 `[batch, ...]`."""
+        flat = torch.from_numpy(observations).to(self.matrix.device).flatten(1)
+        return flat.to(torch.float32) @ self.matrix
+
+
+class Encoder(nn.Module):
+    """A network from uint8 observations to features.
+
+    Screens take the convolutions of Mnih et al. 2015; smaller observations (grids of symbols) two dense layers.
+
+    Args:
+        observation_shape: channels first.
+        observation_high: the largest value in an observation, scaled to 1.
+        features: output size.
+        precision: `bfloat16` runs the layers under autocast: on processors with matrix units (AMX, GPUs) about half
+            the time, on others several times as long.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, ...],
+        observation_high: float,
+        features: int,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.observation_high = observation_high
+        self.precision = precision
+        channels, height, width = observation_shape
+        self.convolutional = min(height, width) >= _SMALLEST_SCREEN
+        if self.convolutional:
+            convolutions = nn.Sequential(
+                nn.Conv2d(channels, 32, kernel_size=8, stride=4),
+                nn.ReLU(),
+                nn.Conv2d(32, 64, kernel_size=4, stride=2),
+                nn.ReLU(),
+                nn.Conv2d(64, 64, kernel_size=3, stride=1),
+                nn.ReLU(),
+                nn.Flatten(),
+            )
+            with torch.no_grad():
+                flat = convolutions(torch.zeros(1, *observation_shape)).shape[1]
+            self.layers = nn.Sequential(*convolutions, nn.Linear(flat, features))
+            # A quarter less time for an update of 32 on two cores than the default layout.
+            self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            self.layers = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(channels * height * width, 256),
+                nn.ReLU(),
+                nn.Linear(256, features),
+            )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features float32 `[batch, features]` of observations uint8 `[batch, *observation_shape]`."""
+        layout = torch.channels_last if self.convolutional else torch.contiguous_format
+        scaled = observations.to(torch.float32, memory_format=layout) / self.observation_high
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(scaled.device.type, dtype=torch.bfloat16, enabled=enabled):
+            features = self.layers(scaled)
+        return features.float()

@@ -1,0 +1,192 @@
+"""Model-Free Episodic Control (Blundell et al. 2016, arXiv 1606.04460).
+
+A table for each action keeps the best return ever obtained from a state. A state seen before is worth what its table
+says; another the mean of its nearest neighbours. Nothing has a gradient: the keys are a fixed random projection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.agent import Metrics, Transition, WorldSpec
+from agents.encoders import GaussianProjection
+from agents.episodes import Columns, RunningEpisodes, n_step_returns
+from agents.exploration import epsilon_greedy
+from agents.statistics import MeanMetrics, recall_metrics
+from memory.episodic import EpisodicMemory, UniformMean, maximum
+
+
+class MFECConfig(BaseModel):
+    """Model-Free Episodic Control. The defaults are the paper's Atari setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Literal["mfec"] = "mfec"
+    """Which agent this is."""
+    key_size: int = Field(64, ge=1)
+    """Length of a key: the dimensions of the random projection."""
+    capacity: int = Field(1_000_000, ge=1)
+    """Most memories of one action; the table grows as it fills, about 400 bytes a memory."""
+    neighbours: int = Field(11, ge=1)
+    """How many nearest memories a state that was never seen is valued by (the paper's k)."""
+    eviction: Literal["lru", "fifo"] = "lru"
+    """What makes place in a full table: the memory least recently used, or the one inserted first."""
+    discount: float = Field(1.0, ge=0.0, le=1.0)
+    """Discount for each step."""
+    epsilon: float = Field(0.005, ge=0.0, le=1.0)
+    """Chance of a random action."""
+
+
+class MFEC:
+    """Episodic control over whole returns.
+
+    An action with fewer memories than `neighbours` counts as infinitely good, so that each is tried first (the paper
+    is silent). A batch of parallel environments reads one memory; each writes its episode when it ends.
+    """
+
+    def __init__(
+        self,
+        projection: GaussianProjection,
+        memory: EpisodicMemory,
+        episodes: RunningEpisodes,
+        rng: np.random.Generator,
+        *,
+        discount: float,
+        epsilon: float,
+    ) -> None:
+        self.projection = projection
+        self.memory = memory
+        self.episodes = episodes
+        self.rng = rng
+        self.discount = discount
+        self.epsilon = epsilon
+        self.step = 0
+        self.statistics = MeanMetrics()
+        self._finished: list[Columns] = []
+
+    def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        training = epsilon is None
+        keys = self.projection(observations)
+        action_values, exact = self._action_values(keys, state_hashes, touch=training)
+        actions = epsilon_greedy(action_values, self.epsilon if epsilon is None else epsilon, self.rng)
+        if training:
+            self._acting_on = keys.cpu().numpy()
+            self.statistics.add({
+                "memory/exact_hit_rate": float(exact[np.arange(len(actions)), actions].mean()),
+                "memory/known_state_rate": float(exact.any(axis=1).mean()),
+            })
+            if self.statistics.due():
+                self._sample_recall(keys, actions)
+        return actions
+
+    def observe(self, transition: Transition) -> None:
+        self.step += len(transition.actions)
+        self.episodes.append(
+            keys=self._acting_on,
+            hashes=transition.state_hashes,
+            actions=transition.actions,
+            rewards=transition.rewards,
+        )
+        self._finished += [self.episodes.pop(env) for env in np.flatnonzero(transition.ended)]
+
+    def learn(self) -> Metrics | None:
+        """Write one finished episode into the memory."""
+        if not self._finished:
+            return None
+        episode = self._finished.pop(0)
+        steps = len(episode["rewards"])
+        returns = n_step_returns(episode["rewards"], np.zeros(steps + 1), self.discount, steps=None)
+        written = self.memory.write(
+            torch.from_numpy(episode["actions"]),
+            torch.from_numpy(episode["keys"]).to(self.projection.matrix.device),
+            torch.from_numpy(returns).to(self.projection.matrix.device, torch.float32),
+            episode["hashes"],
+            maximum,
+            written_at=self.step,
+        )
+        return {
+            "memory/size": len(self.memory),
+            "memory/megabytes": self.memory.nbytes / 2**20,
+            "memory/inserted": written.inserted,
+            "memory/updated": written.updated,
+            "memory/evictions": written.evicted,
+            **self.statistics.flush(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "rng": self.rng.bit_generator.state,
+            "projection": self.projection.matrix,
+            "memory": self.memory.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "finished": list(self._finished),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.rng.bit_generator.state = state["rng"]
+        self.projection.matrix.copy_(state["projection"])
+        self.memory.load_state_dict(state["memory"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.statistics.load_state_dict(state["statistics"])
+        self._finished = list(state["finished"])
+
+    def _action_values(self, keys: torch.Tensor, hashes: np.ndarray, touch: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Value of each action (eq. 2), and where it is an exact match's, each `[batch, actions]`."""
+        values = np.full((len(hashes), len(self.memory.stores)), np.inf)
+        exact = np.zeros(values.shape, dtype=bool)
+        for action, store in enumerate(self.memory.stores):
+            if len(store) < self.memory.neighbours:
+                continue
+            slots = store.find(hashes)
+            known = slots >= 0
+            if known.any():
+                if touch:
+                    store.touch(slots[known])
+                values[:, action] = store.values[slots.clamp(min=0)].cpu().numpy()
+            if not known.all():
+                unknown = (~known).cpu().numpy()
+                recall = self.memory.recall_action(keys[~known], action, touch)
+                values[unknown, action] = recall.estimates().cpu().numpy()
+            exact[:, action] = known.cpu().numpy()
+        return values, exact
+
+    def _sample_recall(self, keys: torch.Tensor, actions: np.ndarray) -> None:
+        """Look up once more, for the statistics, what the actions taken rest on."""
+        if min(map(len, self.memory.stores)) > 0:
+            recall = self.memory.read(keys, torch.from_numpy(actions).to(keys.device), touch=False)
+            self.statistics.add(recall_metrics(recall, self.step))
+
+
+def make_mfec(config: MFECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> MFEC:
+    """Build the agent for a world."""
+    return MFEC(
+        GaussianProjection(int(np.prod(world.observation_shape)), config.key_size, rng, device),
+        EpisodicMemory(
+            world.num_actions,
+            config.capacity,
+            config.key_size,
+            neighbours=config.neighbours,
+            kernel=UniformMean(),
+            eviction=config.eviction,
+            device=device,
+        ),
+        RunningEpisodes(
+            world.num_envs,
+            {
+                "keys": ((config.key_size,), np.float32),
+                "hashes": ((), np.uint64),
+                "actions": ((), np.int64),
+                "rewards": ((), np.float64),
+            },
+        ),
+        rng,
+        discount=config.discount,
+        epsilon=config.epsilon,
+    )

@@ -1,0 +1,299 @@
+"""Neural Episodic Control (Pritzel et al. 2017, arXiv 1703.01988).
+
+A convolutional network maps an observation to a key; a dictionary for each action answers with the mean of the values
+of its nearest keys, weighted by inverse distance. Values are N-step returns, written when the episode ends. The same
+answer is trained: the gradient of its error reaches the network, the recalled keys and the recalled values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from agents.agent import Metrics, Transition, WorldSpec
+from agents.encoders import Encoder, Precision
+from agents.episodes import Columns, RunningEpisodes, n_step_returns
+from agents.exploration import LinearSchedule, epsilon_greedy
+from agents.optimisers import OptimiserName, make_optimiser
+from agents.replay import Replay
+from agents.statistics import MeanMetrics, recall_metrics
+from memory.episodic import EpisodicMemory, InverseDistance, Tabular, TrainableMemories
+
+
+class NECConfig(BaseModel):
+    """Neural Episodic Control. Published settings are the defaults; docs/nec.md says where the paper is silent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Literal["nec"] = "nec"
+    """Which agent this is."""
+    key_size: int = Field(128, ge=1)
+    """Length of a key: the network's output."""
+    capacity: int = Field(500_000, ge=1)
+    """Most memories of one action; the dictionary grows as it fills, about 650 bytes a memory."""
+    neighbours: int = Field(50, ge=1)
+    """How many nearest memories answer a query (the paper's p)."""
+    kernel_delta: float = Field(1e-3, gt=0.0)
+    """Added to squared distances in the kernel."""
+    eviction: Literal["lru", "fifo"] = "lru"
+    """What makes place in a full dictionary: the memory least recently recalled, or the one inserted first."""
+    discount: float = Field(0.99, ge=0.0, le=1.0)
+    """Discount for each step."""
+    n_step: int = Field(100, ge=1)
+    """Rewards summed in a return before it bootstraps (the paper's N)."""
+    tabular_learning_rate: float = Field(0.1, gt=0.0, le=1.0)
+    """How far the value of a state written again moves to its new return (the paper's alpha)."""
+    refresh_keys_on_revisit: bool = False
+    """Whether a state written again also takes its new key."""
+    train_encoder: bool = True
+    """False freezes the network at its random weights: the baseline every learned embedding must beat."""
+    optimiser: OptimiserName = "rmsprop"
+    """What trains the network."""
+    learning_rate: float = Field(1e-5, gt=0.0)
+    """The network's learning rate."""
+    key_learning_rate: float = Field(1e-5, ge=0.0)
+    """Step of a recalled key against a gradient of usual size; 0 leaves keys as written."""
+    value_learning_rate: float = Field(0.05, ge=0.0, le=1.0)
+    """Share of the error that a recalled value of weight 1 is corrected by; below the tabular rate in the paper."""
+    batch_size: int = Field(32, ge=1)
+    """States in an update."""
+    steps_per_update: int = Field(4, ge=1)
+    """Agent steps for each update."""
+    replay_capacity: int = Field(100_000, ge=1)
+    """Steps kept for updates; each keeps its newest frame only."""
+    learning_starts: int = Field(50_000, ge=0)
+    """Agent steps before the first update."""
+    epsilon_first: float = Field(1.0, ge=0.0, le=1.0)
+    """Chance of a random action until `epsilon_begin`."""
+    epsilon_last: float = Field(0.001, ge=0.0, le=1.0)
+    """Chance of a random action from `epsilon_end` on."""
+    epsilon_begin: int = Field(5_000, ge=0)
+    """Agent step at which epsilon begins to fall."""
+    epsilon_end: int = Field(25_000, ge=1)
+    """Agent step at which it reaches its last value."""
+    precision: Precision = "float32"
+    """Arithmetic of the network; bfloat16 pays on processors with matrix units."""
+
+
+class NEC:
+    """Acts by its dictionaries and trains network, keys and values on replayed states.
+
+    An action without memories is worth 0. The bootstrap value of a state is the best action's when it was acted in.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        optimiser: torch.optim.Optimizer | None,
+        memory: EpisodicMemory,
+        memories: TrainableMemories,
+        episodes: RunningEpisodes,
+        replay: Replay,
+        epsilon: LinearSchedule,
+        rng: np.random.Generator,
+        config: NECConfig,
+        device: str,
+    ) -> None:
+        self.encoder = encoder
+        self.optimiser = optimiser
+        self.memory = memory
+        self.memories = memories
+        self.episodes = episodes
+        self.replay = replay
+        self.epsilon = epsilon
+        self.rng = rng
+        self.config = config
+        self.device = device
+        self.step = 0
+        self.updates = 0
+        self.statistics = MeanMetrics()
+        self._starting = np.ones(len(replay.newest), dtype=bool)
+        self._finished: list[Columns] = []
+
+    def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        training = epsilon is None
+        keys, action_values = self._action_values(observations, touch=training)
+        chance = self.epsilon(self.step) if epsilon is None else epsilon
+        actions = epsilon_greedy(action_values, chance, self.rng)
+        if training:
+            self._acting_on = keys.cpu().numpy(), action_values.max(axis=1)
+            self.statistics.add({"charts/q_value": float(action_values.max(axis=1).mean())})
+            if self.statistics.due() and min(map(len, self.memory.stores)):
+                recall = self.memory.read(keys, torch.from_numpy(actions).to(self.device), touch=False)
+                self.statistics.add(recall_metrics(recall, self.step))
+        return actions
+
+    def observe(self, transition: Transition) -> None:
+        self.step += len(transition.actions)
+        for env in np.flatnonzero(self._starting):
+            self.replay.start(env, transition.observations[env])
+        keys, state_values = self._acting_on
+        self.episodes.append(
+            keys=keys,
+            hashes=transition.state_hashes,
+            actions=transition.actions,
+            rewards=transition.rewards,
+            state_values=state_values,
+            rows=self.replay.newest,
+        )
+        for env in np.flatnonzero(transition.ended):
+            self._finished.append(self._with_returns(env, transition))
+        self.replay.append(transition.next_observations)
+        self._starting = transition.ended
+
+    def learn(self) -> Metrics | None:
+        """Write one finished episode, or do one update if one is due."""
+        if self._finished:
+            return self._write(self._finished.pop(0))
+        due = (self.step - self.config.learning_starts) // self.config.steps_per_update
+        if self.updates >= due or not len(self.replay):
+            return None
+        self.updates += 1
+        return self._update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "rng": self.rng.bit_generator.state,
+            "encoder": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict() if self.optimiser else None,
+            "memory": self.memory.state_dict(),
+            "memories": self.memories.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "replay": self.replay.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "starting": self._starting,
+            "finished": list(self._finished),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.updates = state["updates"]
+        self.rng.bit_generator.state = state["rng"]
+        self.encoder.load_state_dict(state["encoder"])
+        if self.optimiser:
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.memory.load_state_dict(state["memory"])
+        self.memories.load_state_dict(state["memories"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.replay.load_state_dict(state["replay"])
+        self.statistics.load_state_dict(state["statistics"])
+        self._starting = state["starting"].copy()
+        self._finished = list(state["finished"])
+
+    def _action_values(self, observations: np.ndarray, touch: bool) -> tuple[Tensor, np.ndarray]:
+        """Keys `[batch, key_size]` and the value of each action (eq. 1) `[batch, actions]`."""
+        with torch.no_grad():
+            keys = self.encoder(torch.from_numpy(observations).to(self.device))
+        values = torch.zeros(len(keys), len(self.memory.stores), device=self.device)
+        for action, store in enumerate(self.memory.stores):
+            if len(store):
+                values[:, action] = self.memory.recall_action(keys, action, touch).estimates()
+        return keys, values.cpu().numpy()
+
+    def _with_returns(self, env: int, transition: Transition) -> Columns:
+        """The episode that just ended, with its N-step returns (eq. 3)."""
+        episode = self.episodes.pop(env)
+        last_value = 0.0
+        if not transition.terminations[env]:
+            _, action_values = self._action_values(transition.next_observations[env : env + 1], touch=True)
+            last_value = action_values.max()
+        state_values = np.append(episode["state_values"], last_value)
+        episode["returns"] = n_step_returns(
+            episode["rewards"], state_values, self.config.discount, self.config.n_step
+        ).astype(np.float32)
+        whole = self.replay.holds(env, episode["rows"])
+        slots = episode["rows"][whole] % self.replay.rows
+        self.replay.columns["actions"][env, slots] = episode["actions"][whole]
+        self.replay.columns["returns"][env, slots] = episode["returns"][whole]
+        self.replay.complete[env, slots] = True
+        return episode
+
+    def _write(self, episode: Columns) -> Metrics:
+        written = self.memory.write(
+            torch.from_numpy(episode["actions"]).to(self.device),
+            torch.from_numpy(episode["keys"]).to(self.device),
+            torch.from_numpy(episode["returns"]).to(self.device),
+            episode["hashes"],
+            Tabular(self.config.tabular_learning_rate),
+            written_at=self.step,
+            refresh_keys=self.config.refresh_keys_on_revisit,
+        )
+        return {
+            "memory/size": len(self.memory),
+            "memory/megabytes": self.memory.nbytes / 2**20,
+            "memory/replay_megabytes": self.replay.nbytes / 2**20,
+            "memory/inserted": written.inserted,
+            "memory/updated": written.updated,
+            "memory/evictions": written.evicted,
+            "memory/exact_hit_rate": written.updated / (written.updated + written.inserted),
+            "charts/epsilon": self.epsilon(self.step),
+            **self.statistics.flush(),
+        }
+
+    def _update(self) -> Metrics:
+        envs, slots = self.replay.draw(self.rng, self.config.batch_size)
+        observations = torch.from_numpy(self.replay.observations(envs, slots)).to(self.device)
+        actions = torch.from_numpy(self.replay.columns["actions"][envs, slots]).to(self.device)
+        returns = torch.from_numpy(self.replay.columns["returns"][envs, slots]).to(self.device)
+
+        keys = self.encoder(observations)
+        recall = self.memories.attach(keys, self.memory.read(keys.detach(), actions))
+        estimates = recall.estimates()
+        loss = functional.mse_loss(estimates, returns)
+        if self.optimiser:
+            self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.optimiser:
+            self.optimiser.step()
+        self.memories.step(recall, actions)
+        return {"losses/return_error": loss.item(), "losses/q_value": estimates.mean().item()}
+
+
+def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> NEC:
+    """Build the agent for a world."""
+    encoder = Encoder(world.observation_shape, world.observation_high, config.key_size, config.precision).to(device)
+    encoder.requires_grad_(config.train_encoder)
+    memory = EpisodicMemory(
+        world.num_actions,
+        config.capacity,
+        config.key_size,
+        neighbours=config.neighbours,
+        kernel=InverseDistance(config.kernel_delta),
+        eviction=config.eviction,
+        device=device,
+    )
+    columns = {
+        "keys": ((config.key_size,), np.float32),
+        "hashes": ((), np.uint64),
+        "actions": ((), np.int64),
+        "rewards": ((), np.float64),
+        "state_values": ((), np.float64),
+        "rows": ((), np.int64),
+    }
+    return NEC(
+        encoder,
+        make_optimiser(config.optimiser, encoder.parameters(), config.learning_rate) if config.train_encoder else None,
+        memory,
+        TrainableMemories(
+            memory, config.key_learning_rate if config.train_encoder else 0.0, config.value_learning_rate
+        ),
+        RunningEpisodes(world.num_envs, columns),
+        Replay(
+            config.replay_capacity,
+            world.num_envs,
+            world.observation_shape,
+            world.frame_stack,
+            {"actions": np.int64, "returns": np.float32},
+        ),
+        LinearSchedule(config.epsilon_first, config.epsilon_last, config.epsilon_begin, config.epsilon_end),
+        rng,
+        config,
+        device,
+    )
