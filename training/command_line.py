@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import os
 import re
+import reprlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
+
+from training.options import models_in
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,9 +32,16 @@ class UsageError(Exception):
 def guarded(main: Callable[[], None]) -> None:
     """Run a program's `main`; what was asked wrongly ends in one line on stderr and exit code 2."""
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         fail(str(error))
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has left. What is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def fail(message: str) -> NoReturn:
@@ -40,25 +51,34 @@ def fail(message: str) -> NoReturn:
 
 
 def nearest_names(name: str, names: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the names closest to a misspelt one, or nothing."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    """`; did you mean x?` for the name closest to a misspelt one, or nothing."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def load_preset(model: type[Model], path: Path, presets: Path) -> Model:
     """Read and check a preset.
 
     Raises:
-        UsageError: if the file is missing, not YAML, or does not describe a `model`.
+        UsageError: if the file is missing, naming the nearest of those in `presets`; and as `load_yaml`.
     """
     if not path.is_file():
         known = [str(preset) for preset in sorted(presets.glob("*.yaml"))]
-        near = nearest_names(str(path), known) or f"; there are {', '.join(known)}"
+        near = nearest_names(str(path), known) or f"; there are {', '.join(known) or f'none in {presets}'}"
         raise UsageError(f"no preset {str(path)!r}{near}")
+    return load_yaml(model, path)
+
+
+def load_yaml(model: type[Model], path: Path) -> Model:
+    """Read and check a file of options.
+
+    Raises:
+        UsageError: if it cannot be read, is not YAML, or does not describe a `model`.
+    """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as YAML: {error}") from error
     return check(model, content, str(path))
 
 
@@ -71,15 +91,27 @@ def check(model: type[Model], content: object, source: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"{source}: {explain(error)}") from error
+        raise UsageError(f"{source}: {explain(error, model)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first complaint of a validation, in one line."""
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """The first complaint of a model's validation, in one line; `prefix` goes before the option's name."""
     first = error.errors(include_url=False)[0]
-    option = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{option}: {message} (got {first['input']!r})" if option else message
+    kind, context = first["type"], first.get("ctx", {})
+    names, siblings = _locate(model, first["loc"])
+    option = prefix + ".".join(names)
+    if kind == "extra_forbidden":
+        return f"unknown option {option}{nearest_names(names[-1], siblings) or f'; there are {", ".join(siblings)}'}"
+    if kind == "missing":
+        return f"{option} is missing"
+    if kind == "union_tag_not_found":
+        return f"{option}.name is missing"
+    if kind == "union_tag_invalid":
+        return f"{option}.name: should be one of {context['expected_tags']} (got {context['tag']!r})"
+    # Our own validators say themselves what they were given.
+    got = "" if kind == "value_error" else f" (got {reprlib.repr(first['input'])})"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ") + got
+    return f"{option}: {message}" if names else message
 
 
 def parse_overrides(default: Model, arguments: Sequence[str], program: str, description: str) -> Model:
@@ -88,26 +120,78 @@ def parse_overrides(default: Model, arguments: Sequence[str], program: str, desc
     Raises:
         UsageError: on an unknown option, a value of the wrong type, or one out of range.
     """
+    _refuse_unknown(list(_options(default, "--")), arguments)
     complaints = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaints):
             return tyro.cli(
-                tyro.conf.AvoidSubcommands[type(default)],  # type: ignore[misc]
+                tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[type(default)]],  # type: ignore[misc]
                 default=default,
                 args=list(arguments),
                 prog=program,
                 description=description,
+                use_underscores=True,
             )
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        raise UsageError(_one_line(complaints.getvalue())) from None
+        raise UsageError(_out_of_range(stop, default) or _one_line(complaints.getvalue())) from None
+
+
+def _locate(model: type[BaseModel], place: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """The names that lead to a place in a model, and those of all options beside it."""
+    names: list[str] = []
+    siblings: list[str] = []
+    members = [model]
+    for part in place:
+        tagged = [member for member in members if member.model_fields["name"].default == part] if members[1:] else []
+        if tagged:
+            # The tag that chose a union's member is no level in a file.
+            members = tagged
+            continue
+        names.append(str(part))
+        siblings = [name for member in members for name in member.model_fields]
+        field = members[0].model_fields.get(names[-1]) if members else None
+        members = models_in(field.annotation) if field else []
+    return names, siblings
+
+
+def _options(model: BaseModel, prefix: str) -> Iterator[str]:
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            yield from _options(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _refuse_unknown(known: list[str], arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        name = "--" + option[2:].replace("-", "_")
+        if option.startswith("--") and name not in known and not name.startswith(("--help", "--tyro_")):
+            raise UsageError(f"unrecognized option {option}{nearest_names(name, known) or '; see --help'}")
+
+
+def _out_of_range(stop: SystemExit, default: BaseModel) -> str | None:
+    """What pydantic had to say before tyro gave up, if it had."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, ValidationError):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    # A model below the top is validated alone, and its complaint bears its own name only.
+    for name, value in default:
+        if type(value).__name__ == error.title:
+            return explain(error, type(value), f"--{name}.")
+    return explain(error, type(default), "--")
 
 
 def _one_line(box: str) -> str:
     """A tyro error box without its frame, its title and what repeats the help."""
     text = " ".join(re.sub(r"^╭.*$|[│╰╯─]", " ", box, flags=re.MULTILINE).split())
-    text = re.sub(r" For full helptext, .*$", "", text)
-    text = re.sub(r"Error parsing \S+: \d+ validation errors? for \w+ ", "", text)
-    # Pydantic's own postscript: the type of the error, the input, and an address.
-    return re.sub(r" \[type=.*?\]| For further information visit \S+", "", text)
+    text = re.sub(r" (Argument helptext:|For full helptext,|Got errors:) .*$", "", text)
+    text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"should be a whole number (got \1)", text)
+    text = re.sub(r"could not convert string to float: (.*)", r"should be a number (got \1)", text)
+    text = re.sub(r"no type matching \{None\}\|(\w+) .* from \[(.*)\].*", r"should be \1 or None (got \2)", text)
+    text = text.removeprefix("Error parsing ")
+    return text[:1].lower() + text[1:]

@@ -13,7 +13,7 @@ def options_of(model: type[BaseModel], prefix: str = "--") -> str:
     """Every option of a model and of the models below it, each union member under a heading of its own."""
     lines, below = [], []
     for name, field in model.model_fields.items():
-        members = _models(field.annotation)
+        members = models_in(field.annotation)
         if members:
             below += [(f"{prefix}{name}.", member) for member in members]
         else:
@@ -22,19 +22,20 @@ def options_of(model: type[BaseModel], prefix: str = "--") -> str:
     return "\n\n".join([f"{heading}\n" + "\n".join(lines), *(options_of(member, start) for start, member in below)])
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models an annotation stands for: itself, or the members of a union."""
     if get_origin(annotation) is Annotated:
-        return _models(get_args(annotation)[0])
+        return models_in(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [model for member in get_args(annotation) for model in _models(member)]
+        return [model for member in get_args(annotation) for model in models_in(member)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
 def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "{" + ",".join(map(str, get_args(field.annotation))) + "}"
-    limits = [str(limit) for limit in field.metadata]
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [f"{signs[key]} {getattr(item, key)}" for item in field.metadata for key in signs if hasattr(item, key)]
     name = getattr(field.annotation, "__name__", str(field.annotation)).upper()
     return name + (f" [{', '.join(limits)}]" if limits else "")
 

@@ -1,0 +1,109 @@
+"""What is logged can be read back, by scripts and by TensorBoard, and both read the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.logger import Averages, Logger
+from training.run_directory import RunDirectory
+
+CONFIG = {"seed": 3, "agent": {"name": "nec", "encoder": {"size": 64}}, "note": "a|b"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory.create(tmp_path, "run", CONFIG, [])
+
+
+def read(run: RunDirectory) -> tuple[list[dict], EventAccumulator]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    board = EventAccumulator(str(run.tensorboard))
+    board.Reload()
+    return [json.loads(line, parse_constant=refuse) for line in run.metrics.read_text().splitlines()], board
+
+
+def test_lines_and_tensorboard_hold_the_same(run):
+    beats = [(step, {"charts/return": step / 7, "losses/q": 1e-9 * step}) for step in (1, 250, 10**9)]
+    with Logger(run) as logger:
+        for step, metrics in beats:
+            logger.log(step, metrics)
+    lines, board = read(run)
+    assert [line.pop("seconds") >= 0 for line in lines] == [True] * 3
+    assert lines == [{"step": step, **metrics} for step, metrics in beats]
+    for tag in ("charts/return", "losses/q"):
+        events = board.Scalars(tag)
+        assert [event.step for event in events] == [step for step, _ in beats]
+        np.testing.assert_array_equal([event.value for event in events], [np.float32(m[tag]) for _, m in beats])
+
+
+def test_what_is_not_finite_is_null(run):
+    with Logger(run) as logger:
+        logger.log(1, {"nan": math.nan, "inf": -math.inf, "numpy": np.float32(0.5), "torch": torch.tensor(2.0)})
+    (line,), board = read(run)
+    del line["seconds"]
+    assert line == {"step": 1, "nan": None, "inf": None, "numpy": 0.5, "torch": 2.0}
+    assert math.isnan(board.Scalars("nan")[0].value)
+
+
+def test_a_line_can_be_read_while_the_run_goes_on(run):
+    with Logger(run) as logger:
+        logger.log(5, {"charts/return": 1.0})
+        assert json.loads(run.metrics.read_text())["step"] == 5
+
+
+def test_a_continued_run_adds_to_its_lines(run):
+    for step in (1, 2):
+        with Logger(run) as logger:
+            logger.log(step, {})
+    lines, _ = read(run)
+    assert [line["step"] for line in lines] == [1, 2]
+
+
+def test_texts_and_options(run):
+    with Logger(run) as logger:
+        logger.log_text(7, {"recall/episode": "**five** memories"})
+    _, board = read(run)
+    (event,) = board.Tensors("recall/episode/text_summary")
+    assert event.step == 7 and event.tensor_proto.string_val[0].decode() == "**five** memories"
+    (event,) = board.Tensors("config/text_summary")
+    rows = event.tensor_proto.string_val[0].decode().split("\n")
+    assert rows[2:] == ["| seed | 3 |", "| agent.name | nec |", "| agent.encoder.size | 64 |", "| note | a&#124;b |"]
+
+
+def test_importing_the_logger_does_not_import_tensorboard():
+    code = "import sys, training.logger; print('tensorboard' in sys.modules, 'torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["False", "False"]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.floats(-1e6, 1e6)), max_size=6))
+def test_means_over_updates(updates):
+    averages = Averages()
+    for update in updates:
+        averages.add(update)
+    means = averages.flush()
+    given_to = {tag: [update[tag] for update in updates if tag in update] for tag in "abc"}
+    assert means == pytest.approx({tag: float(np.mean(values)) for tag, values in given_to.items() if values}, abs=1e-6)
+    assert averages.flush() == {}
+
+
+def test_the_last_value_outlives_a_flush():
+    averages = Averages()
+    assert averages.last("memory/size") is None
+    averages.add({"memory/size": 3})
+    averages.add({"memory/size": 7})
+    averages.add({"losses/q": 1.0})
+    assert averages.flush() == {"memory/size": 5.0, "losses/q": 1.0}
+    assert averages.last("memory/size") == 7.0

@@ -1,0 +1,178 @@
+"""Checkpoints: a tree of state in, a folder out, and back. Nothing is pickled, nothing half-written is ever read.
+
+    checkpoints/
+        latest                      the name of the newest checkpoint
+        step_000123000/
+            tensors.safetensors     every tensor and array
+            tree.json               the tree they hang in, and every other leaf
+            manifest.json           step, and size and checksum of the two
+
+A checkpoint is written into a hidden folder beside its place, brought to the disk and renamed, and only then do
+`latest` move on and the oldest go. Whatever stops a save, the checkpoints before it stay as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from training.files import sync, write_atomically
+from training.state_tree import decode, encode
+
+_FORMAT = 1
+_NAME = re.compile(r"step_(\d+)(\.old)?")
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written, or none could be read; the message is one line."""
+
+
+def save(folder: Path, state: dict[str, Any], step: int, keep: int = 2) -> Path:
+    """Write a checkpoint and remove the oldest.
+
+    Args:
+        folder: holds all checkpoints of a run; made if missing. One process writes to it at a time.
+        state: what `state_tree` can hold; what comes back differently is told there.
+        step: agent step the state belongs to; a checkpoint of the same step is replaced.
+        keep: how many checkpoints remain, this one included.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        TypeError: naming the place in the tree of a leaf that cannot be saved; nothing is written.
+        CheckpointError: when the disk is too full or fails; the older checkpoints are left as they were.
+    """
+    if step < 0 or keep < 1:
+        raise ValueError(f"step must be at least 0 and keep at least 1, not {step} and {keep}")
+    tensors: list[torch.Tensor] = []
+    tree = json.dumps(encode(state, "", tensors), allow_nan=False).encode()
+    place = folder / f"step_{step:09d}"
+    replaced = folder / f"{place.name}.old"
+    temporary = folder / f".saving_{place.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".saving_*"):
+            shutil.rmtree(leftover)
+        _check_space(folder, sum(tensor.nbytes for tensor in tensors) + len(tree), len(tensors))
+        _write(temporary, tree, tensors, step)
+        if place.exists():
+            # A folder cannot replace another in one go. In between, the old one is still found under this name.
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.rename(place, replaced)
+        os.rename(temporary, place)
+        sync(folder)
+        write_atomically(folder / "latest", f"{place.name}\n".encode())
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"cannot save {place}: {error}") from error
+    # A folder that cannot be removed now is met again by the next save.
+    for surplus in [replaced, *[path for path in _saved(folder) if path != replaced][keep:]]:
+        shutil.rmtree(surplus, ignore_errors=True)
+    return place
+
+
+def load(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Read the newest checkpoint that is whole; a warning names each newer one that is damaged.
+
+    Returns:
+        Its step, and the state.
+
+    Raises:
+        CheckpointError: when there is none.
+    """
+    damages: list[CheckpointError] = []
+    for path in _saved(folder):
+        try:
+            step, state = _read(path)
+        except CheckpointError as error:
+            damages.append(error)
+            continue
+        for damage in damages:
+            warnings.warn(f"{damage}; falling back to {path}", stacklevel=2)
+        return step, state
+    reasons = "; ".join(str(damage) for damage in damages)
+    raise CheckpointError(f"no good checkpoint in {folder}: {reasons or 'it holds none'}")
+
+
+def _check_space(folder: Path, content: int, entries: int) -> None:
+    needed = content + 1024 * entries + 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(f"no room for a checkpoint in {folder}: it needs {needed} bytes and {free} are available")
+
+
+def _write(folder: Path, tree: bytes, tensors: list[torch.Tensor], step: int) -> None:
+    """Write a checkpoint's files and wait until they are on the disk."""
+    folder.mkdir()
+    named, storages = {}, set()
+    for index, tensor in enumerate(tensors):
+        # safetensors refuses tensors that share memory.
+        storage = tensor.untyped_storage().data_ptr()
+        named[str(index)] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    save_file(named, folder / "tensors.safetensors")
+    (folder / "tree.json").write_bytes(tree)
+    files = {}
+    for path in (folder / "tensors.safetensors", folder / "tree.json"):
+        sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": _checksum(path)}
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": _FORMAT, "step": step, "files": files}))
+    sync(manifest)
+    sync(folder)
+
+
+def _read(path: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        if manifest["format"] != _FORMAT:
+            raise CheckpointError(f"checkpoint {path} has format {manifest['format']}, not {_FORMAT}")
+        for name, expected in manifest["files"].items():
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                raise ValueError(f"{name} has {size} bytes, not {expected['bytes']}")
+            if _checksum(path / name) != expected["xxh3_128"]:
+                raise ValueError(f"the checksum of {name} is wrong")
+        if manifest["step"] != _step(path):
+            raise ValueError(f"its manifest names step {manifest['step']}")
+        tree = json.loads((path / "tree.json").read_bytes())
+        return manifest["step"], decode(tree, load_file(path / "tensors.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def _saved(folder: Path) -> list[Path]:
+    """All checkpoints in the order to try them: the one `latest` names, then those before it, newest first.
+
+    Those of later steps come last: a run that fell back to an older checkpoint left them behind.
+    """
+    paths = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+    try:
+        newest = _step(folder / (folder / "latest").read_text().strip())
+    except (OSError, ValueError):
+        newest = -1
+    if all(_step(path) != newest for path in paths):
+        newest = max(map(_step, paths), default=-1)
+    return sorted(paths, key=lambda path: (_step(path) > newest, -_step(path), path.suffix))
