@@ -1,0 +1,27 @@
+"""The worlds: vector environments whose ended episodes are reset by the caller. `world` holds what they share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from envs.atari import AtariConfig, atari_screens, make_atari
+from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
+from envs.world import Screens, World
+
+WorldConfig = Annotated[AtariConfig | GridWorldConfig, pydantic.Field(discriminator="name")]
+
+
+def make(config: WorldConfig, num_envs: int) -> World:
+    """Build a world of `num_envs` environments."""
+    if isinstance(config, AtariConfig):
+        return make_atari(config, num_envs)
+    return make_grid_world(config, num_envs)
+
+
+def screens(config: WorldConfig) -> Screens:
+    """Pictures of one environment of a world, for a video: `reset(seed)`, then `step(action)`."""
+    if isinstance(config, AtariConfig):
+        return atari_screens(config)
+    return grid_world_screens(config)
