@@ -62,8 +62,9 @@ class EpisodicMemory:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
 
         Raises:
-            ValueError: if a store that is asked is empty.
+            ValueError: if a store that is asked is empty, or there is not one known action for each query.
         """
+        self._check_actions(actions, len(queries))
         order, recalls = [], []
         for action in actions.unique().tolist():
             rows = (actions == action).nonzero().squeeze(1)
@@ -81,7 +82,13 @@ class EpisodicMemory:
         written_at: int,
         refresh_keys: bool = False,
     ) -> Written:
-        """Write each of a batch of memories to the store of its action, int64 `[batch]`; see `Store.write`."""
+        """Write each of a batch of memories to the store of its action, int64 `[batch]`; see `Store.write`.
+
+        Raises:
+            ValueError: before anything is written, if there is not one known action for each memory, or as the store.
+        """
+        self._check_actions(actions, len(hashes))
+        self.stores[0].check_batch(keys, values, hashes)
         written = Written()
         for action in actions.unique().tolist():
             rows = (actions == action).nonzero().squeeze(1)
@@ -104,3 +111,9 @@ class EpisodicMemory:
             raise ValueError(f"the saved memory has {len(state['stores'])} actions, this one {len(self.stores)}")
         for store, saved in zip(self.stores, state["stores"], strict=True):
             store.load_state_dict(saved)
+
+    def _check_actions(self, actions: Tensor, batch: int) -> None:
+        if actions.shape != (batch,) or actions.dtype != torch.int64:
+            raise ValueError(f"actions must be int64 [{batch}], got {actions.dtype} {list(actions.shape)}")
+        if batch and not (0 <= actions.min() and actions.max() < len(self.stores)):
+            raise ValueError(f"actions must be 0 to {len(self.stores) - 1}, got {actions.tolist()}")

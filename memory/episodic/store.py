@@ -116,6 +116,8 @@ class Store:
 
     def find(self, hashes: np.ndarray) -> Tensor:
         """The slots of exact matches, -1 where there is none: uint64 `[batch]` to int64 `[batch]`."""
+        if hashes.dtype != np.uint64 or hashes.ndim != 1:
+            raise ValueError(f"hashes must be uint64 [batch], got {hashes.dtype} {list(hashes.shape)}")
         slot_of = self._slot_of
         return torch.tensor([slot_of.get(item, -1) for item in hashes.tolist()], dtype=torch.int64, device=self.device)
 
@@ -132,10 +134,15 @@ class Store:
             A detached recall of width `min(neighbours, len(self))`.
 
         Raises:
-            ValueError: on queries of another shape, `neighbours` below 1, or an empty store.
+            ValueError: on queries of another shape or type or that are not finite, `neighbours` below 1, or an empty
+                store.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.key_size:
-            raise ValueError(f"queries must have shape [batch, {self.key_size}], got {list(queries.shape)}")
+        if queries.ndim != 2 or queries.shape[1] != self.key_size or queries.dtype != torch.float32:
+            raise ValueError(
+                f"queries must be float32 [batch, {self.key_size}], got {queries.dtype} {list(queries.shape)}"
+            )
+        if not queries.isfinite().all():
+            raise ValueError("queries must be finite, got NaN or infinity")
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         if not len(self):
@@ -165,11 +172,11 @@ class Store:
         written_at: int,
         refresh_keys: bool = False,
     ) -> Written:
-        """Write a batch of memories as one event.
+        """Write a batch of memories, in the order of its rows.
 
         Rows whose hash is stored already are updated by `rule`; the others are inserted, the first of each hash, and
-        updated by the later ones. Nothing written by a batch is evicted by it; a batch of more rows than the
-        capacity is written in pieces.
+        updated by the later ones. The batch makes room once: what it updates or inserts is not evicted by it. A batch
+        of more rows than the capacity is written in pieces.
 
         Args:
             keys: `[batch, key_size]`.
@@ -182,7 +189,7 @@ class Store:
         Raises:
             ValueError: on other shapes or non-finite numbers; nothing is written then.
         """
-        self._check_batch(keys, values, hashes)
+        self.check_batch(keys, values, hashes)
         written = Written()
         for start in range(0, len(hashes), self.capacity):
             piece = slice(start, start + self.capacity)
@@ -196,13 +203,33 @@ class Store:
             self._clock += 1
 
     def set_keys(self, slots: Tensor, keys: Tensor) -> None:
-        """Replace the keys of distinct `slots` int64 `[batch]` by `keys [batch, key_size]`."""
-        self._keys[slots] = keys
-        self._squared_norms[slots] = (keys - self._centre).square().sum(dim=1)
+        """Replace the keys of distinct `slots` int64 `[batch]` by finite `keys [batch, key_size]`; else ValueError."""
+        self._check_slots(slots)
+        if keys.shape != (len(slots), self.key_size) or not keys.isfinite().all():
+            raise ValueError(f"keys must be finite [{len(slots)}, {self.key_size}], got {list(keys.shape)}")
+        self._place_keys(slots, keys)
 
     def set_values(self, slots: Tensor, values: Tensor) -> None:
-        """Replace the values of distinct `slots` int64 `[batch]` by `values [batch]`."""
+        """Replace the values of distinct `slots` int64 `[batch]` by finite `values [batch]`; else ValueError."""
+        self._check_slots(slots)
+        if values.shape != (len(slots),) or not values.isfinite().all():
+            raise ValueError(f"values must be finite [{len(slots)}], got {list(values.shape)}")
         self._values[slots] = values
+
+    def check_batch(self, keys: Tensor, values: Tensor, hashes: np.ndarray) -> None:
+        """Raise the ValueError that `write` would."""
+        batch = len(hashes)
+        if keys.shape != (batch, self.key_size) or values.shape != (batch,):
+            raise ValueError(
+                f"keys must have shape [{batch}, {self.key_size}] and values [{batch}] beside {batch} hashes, "
+                f"got {list(keys.shape)} and {list(values.shape)}"
+            )
+        if keys.dtype != torch.float32 or values.dtype != torch.float32:
+            raise ValueError(f"keys and values must be float32, got {keys.dtype} and {values.dtype}")
+        if hashes.dtype != np.uint64 or hashes.ndim != 1:
+            raise ValueError(f"hashes must be uint64 [batch], got {hashes.dtype} {list(hashes.shape)}")
+        if not (keys.isfinite().all() and values.isfinite().all()):
+            raise ValueError("keys and values must be finite, got NaN or infinity")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, filled rows only; the tensors are views, to be saved before the next write."""
@@ -212,6 +239,8 @@ class Store:
             "key_size": self.key_size,
             "eviction": self.eviction,
             "clock": self._clock,
+            # The next growth, and the search's centre with it, must come when it would have come.
+            "allocated": len(self._hashes),
             "centre": self._centre,
             "keys": self._keys[filled],
             # Recomputed norms could differ in the last bit, and a continued run with them.
@@ -233,7 +262,7 @@ class Store:
                 raise ValueError(f"the saved store has {name} {state[name]}, this one {getattr(self, name)}")
         self._clear()
         rows = len(state["hashes"])
-        self._allocate(rows)
+        self._allocate(state["allocated"])
         self._clock = state["clock"]
         self._centre = state["centre"].to(self.device, copy=True)
         self._keys[:rows] = state["keys"].to(self.device)
@@ -255,17 +284,13 @@ class Store:
         self._last_used = torch.empty(0, dtype=torch.int64, device=self.device)
         self._hashes = np.empty(0, dtype=np.uint64)
 
-    def _check_batch(self, keys: Tensor, values: Tensor, hashes: np.ndarray) -> None:
-        batch = len(hashes)
-        if keys.shape != (batch, self.key_size) or values.shape != (batch,):
-            raise ValueError(
-                f"keys must have shape [{batch}, {self.key_size}] and values [{batch}] beside {batch} hashes, "
-                f"got {list(keys.shape)} and {list(values.shape)}"
-            )
-        if hashes.dtype != np.uint64 or hashes.ndim != 1:
-            raise ValueError(f"hashes must be uint64 [batch], got {hashes.dtype} {list(hashes.shape)}")
-        if not (keys.isfinite().all() and values.isfinite().all()):
-            raise ValueError("keys and values must be finite, got NaN or infinity")
+    def _check_slots(self, slots: Tensor) -> None:
+        if slots.numel() and not (0 <= slots.min() and slots.max() < len(self)):
+            raise ValueError(f"slots must be 0 to {len(self) - 1}, got {slots.tolist()}")
+
+    def _place_keys(self, slots: Tensor, keys: Tensor) -> None:
+        self._keys[slots] = keys
+        self._squared_norms[slots] = (keys - self._centre).square().sum(dim=1)
 
     def _write_piece(
         self, keys: Tensor, values: Tensor, hashes: np.ndarray, rule: UpdateRule, written_at: int, refresh_keys: bool
@@ -311,10 +336,10 @@ class Store:
 
     def _insert(self, first_row: dict[int, int], slots: Tensor, keys: Tensor, values: Tensor) -> None:
         rows = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
-        if not len(self) and not self._clock:
+        if not len(self):
             self._centre = keys.mean(dim=0)
         self._values[slots] = values[rows]
-        self.set_keys(slots, keys[rows])
+        self._place_keys(slots, keys[rows])
         self._hashes[slots.cpu().numpy()] = np.fromiter(first_row, dtype=np.uint64, count=len(first_row))
         self._slot_of.update(zip(first_row, slots.tolist(), strict=True))
 
@@ -334,12 +359,15 @@ class Store:
             rounds[index].append(row)
         for rows in rounds:
             known = torch.tensor([slots[row] for row in rows], dtype=torch.int64, device=self.device)
-            self.set_values(known, rule(self._values[known], values[rows]))
+            self._values[known] = rule(self._values[known], values[rows])
             if refresh:
-                self.set_keys(known, keys[rows])
+                self._place_keys(known, keys[rows])
 
     def _allocate(self, rows: int) -> None:
-        """Make the tables at least `rows` long, growing by half so that copying stays a constant share of writing."""
+        """Make the tables at least `rows` long, growing by half so that copying stays a constant share of writing.
+
+        The centre of the search follows the keys on this occasion, at a cost of the same order.
+        """
         allocated = len(self._hashes)
         if rows <= allocated:
             return
@@ -352,3 +380,6 @@ class Store:
         hashes = np.empty(new_rows, dtype=np.uint64)
         hashes[:allocated] = self._hashes
         self._hashes = hashes
+        if len(self):
+            self._centre = self.keys.mean(dim=0)
+            self._squared_norms[: len(self)] = (self.keys - self._centre).square().sum(dim=1)
