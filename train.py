@@ -72,6 +72,11 @@ class RunConfig(BaseModel):
     """How many of the newest checkpoints are kept."""
 
 
+def title(env: WorldConfig) -> str:
+    """What a world is called: its game, or its environment."""
+    return env.game if env.name == "atari" else env.id
+
+
 def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
     """Build the world of a run.
 
@@ -98,7 +103,7 @@ def make_agent(config: RunConfig, world: VectorEnv) -> agents.Agent:
     )
     torch.manual_seed(config.seed)
     try:
-        return agents.make(config.agent, spec, generators(config.seed).numpy("agent"), config.device)
+        return agents.make(config.agent, spec, generators(config.seed, "agent")["agent"], config.device)
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error
 
@@ -107,7 +112,7 @@ def random_score(config: RunConfig) -> float:
     """What random play scores in the run's world: the published figure, or else the mean of twenty episodes."""
     if config.env.name == "atari":
         with contextlib.suppress(ValueError):  # A game without a published score is played.
-            return scores.random_and_human(config.env.game)[0]
+            return scores.random_and_human(config.env.game).random
     world = make_world(config, num_envs=1)
     rng = np.random.default_rng(config.seed)
     total = 0.0
@@ -130,7 +135,10 @@ def train(config: RunConfig, name: str) -> Path:
     world = make_world(config)
     agent = make_agent(config, world)
     frames_per_step: int = world.frames_per_step  # type: ignore[attr-defined]
-    run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", config.model_dump(mode="json"), sys.argv)
+    try:
+        run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", config.model_dump(mode="json"), sys.argv)
+    except OSError as error:
+        raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
     recent: deque[float] = deque(maxlen=RECENT_EPISODES)
     returns: list[float] = []
     averages = Averages()
@@ -143,25 +151,30 @@ def train(config: RunConfig, name: str) -> Path:
             for episode in record.episodes:
                 recent.append(episode.episode_return)
                 returns.append(episode.episode_return)
-                averages.add({
-                    "charts/episodic_return": episode.episode_return,
-                    "charts/episodic_length": episode.length,
-                })
+                averages.add(
+                    {
+                        "charts/episodic_return": episode.episode_return,
+                        "charts/episodic_length": episode.length,
+                    }
+                )
                 progress.update(step, episode.episode_return)
             for metrics in record.metrics:
                 averages.add(metrics)
             progress.update(step, memory_size=averages.last("memory/size"))
             if step >= next_log or step >= config.steps:
                 now = time.perf_counter()
-                averages.add({
-                    "charts/steps_per_second": (step - logged_step) / (now - logged),
-                    "charts/frames": step * frames_per_step,
-                    "charts/episodes": len(returns),
-                })
+                averages.add(
+                    {
+                        "charts/steps_per_second": (step - logged_step) / (now - logged),
+                        "charts/frames": step * frames_per_step,
+                        "charts/episodes": len(returns),
+                    }
+                )
                 logger.log(step, averages.flush())
                 logged, logged_step, next_log = now, step, step + config.steps_per_log
             if step >= next_checkpoint or step >= config.steps:
-                checkpoint.save(run.checkpoints, {"agent": agent.state_dict()}, step, config.keep_checkpoints)
+                state = {"agent_name": config.agent.name, "world": title(config.env), "agent": agent.state_dict()}
+                checkpoint.save(run.checkpoints, state, step, config.keep_checkpoints)
                 next_checkpoint = step + config.steps_per_checkpoint
     seconds = time.perf_counter() - started
     world.close()
@@ -178,10 +191,9 @@ def train(config: RunConfig, name: str) -> Path:
         "steps_per_second": step / seconds,
     }
     run.write_result(result)
-    world_name = config.env.game if config.env.name == "atari" else config.env.id
     score = f"{result['return_last_episodes']:,.6g}" if recent else "no finished episode"
     print(
-        f"{config.agent.name.upper()} on {world_name}: mean return of the last {len(recent)} episodes {score} "
+        f"{config.agent.name.upper()} on {title(config.env)}: mean return of the last {len(recent)} episodes {score} "
         f"(random play {result['random_score']:,.6g}) after {result['frames']:,} frames in {seconds:.0f} s. "
         f"Run: {run.path}. Look: tensorboard --logdir {config.runs}"
     )
@@ -199,7 +211,9 @@ def main() -> None:
         raise UsageError(f"the preset comes first: python train.py configs/quickstart.yaml {' '.join(arguments)}")
     preset = Path(arguments[0])
     default = load_preset(RunConfig, preset, PRESETS)
-    config = parse_overrides(default, arguments[1:], f"train.py {preset}", f"Preset {preset}; see also train.py --help.")
+    config = parse_overrides(
+        default, arguments[1:], f"train.py {preset}", f"Preset {preset}; see also train.py --help."
+    )
     train(config, preset.stem)
 
 

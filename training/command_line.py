@@ -101,7 +101,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     names, siblings = _locate(model, first["loc"])
     option = prefix + ".".join(names)
     if kind == "extra_forbidden":
-        return f"unknown option {option}{nearest_names(names[-1], siblings) or f'; there are {", ".join(siblings)}'}"
+        near = nearest_names(names[-1], siblings) or f"; there are {', '.join(siblings)}"
+        return f"unknown option {option}{near}"
     if kind == "missing":
         return f"{option} is missing"
     if kind == "union_tag_not_found":
@@ -187,11 +188,12 @@ def _out_of_range(stop: SystemExit, default: BaseModel) -> str | None:
 
 
 def _one_line(box: str) -> str:
-    """A tyro error box without its frame, its title and what repeats the help."""
-    text = " ".join(re.sub(r"^╭.*$|[│╰╯─]", " ", box, flags=re.MULTILINE).split())
-    text = re.sub(r" (Argument helptext:|For full helptext,|Got errors:) .*$", "", text)
+    """What a tyro error box complains of, without its frame, its title, and what repeats the help."""
+    lines = [line.strip(" │") for line in box.splitlines()]
+    paragraphs = re.split(r"[─-]{9,}", " ".join(line for line in lines if line and line[0] not in "╭╰"))
+    # Where the terminal cannot draw the frame, the title has a line of its own.
+    text = paragraphs[0 if "╭" in box else 1].strip().removeprefix("Error parsing ")
     text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"should be a whole number (got \1)", text)
     text = re.sub(r"could not convert string to float: (.*)", r"should be a number (got \1)", text)
-    text = re.sub(r"no type matching \{None\}\|(\w+) .* from \[(.*)\].*", r"should be \1 or None (got \2)", text)
-    text = text.removeprefix("Error parsing ")
+    text = re.sub(r"no type matching \{None\}\|(\w+) .*? from \[(.*?)\].*", r"should be \1 or None (got \2)", text)
     return text[:1].lower() + text[1:]

@@ -7,6 +7,7 @@
     tensorboard/
     checkpoints/
     result.json         the scores, once there are any
+    evaluations/        one file for each time that whole games were played with it
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
+        self.evaluations = path / "evaluations"
 
     @classmethod
     def create(cls, root: Path, name: str, config: dict[str, Any], command: Sequence[str]) -> RunDirectory:

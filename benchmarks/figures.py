@@ -1,0 +1,281 @@
+"""Figures and tables of the results: docs/results/*.csv in, docs/results/*.png and Markdown out.
+
+    python -m benchmarks.figures atari_1m                                  draw the figures, print the table
+    python -m benchmarks.figures atari_1m --pages docs/results/README.md   and put it into the page
+
+In a page, the table goes between `<!-- table:atari_1m -->` and `<!-- /table -->`. Numbers are means over seeds, with
+the standard deviation (of a sample) and the number of seeds; bands of figures reach from the worst seed to the best.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks import results
+from benchmarks.results import Row
+from training.command_line import UsageError, guarded, parse_overrides
+
+DOPAMINE = results.REPOSITORY / "docs/results/published/dopamine_1m.csv"
+MFEC_PAPER_MATCHES = {"qbert": 0.6, "ms_pacman": 0.5, "frostbite": 0.1}
+"""Share of exact matches that Blundell et al. (2016, section 4.1) tell of."""
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, and a dash for whoever prints in black and white.
+LOOKS = {
+    "MFEC": ("#0072B2", "-"),
+    "NEC": ("#D55E00", "-"),
+    "NEC frozen-encoder": ("#E69F00", "--"),
+    "DQN": ("#009E73", "-"),
+    "random": ("#777777", ":"),
+}
+OTHER_LOOKS = [("#CC79A7", "-"), ("#56B4E9", "--"), ("#000000", "-."), ("#F0E442", "-")]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Curves of one metric, a panel for each world."""
+
+    metric: str
+    label: str
+    frames_per_step: int = 1
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown of an experiment."""
+
+    metrics: tuple[str, ...]
+    """Columns of the table: what each run came to in the end."""
+    figures: tuple[Figure, ...] = ()
+    dopamine: bool = False
+    """Whether it stands beside Dopamine's agents in their first million frames."""
+    by_machine: bool = False
+    """Whether numbers from different machines are different things."""
+
+
+REPORTS = {
+    "quickstart": Report(
+        ("return_last_20", "steps_per_second", "peak_megabytes"),
+        (Figure("return", "Return of training episodes", frames_per_step=4),),
+    ),
+    "atari_1m": Report(
+        ("return", "return_over_run", "eval_return", "exact_hit_rate"),
+        (
+            Figure("return", "Return of training episodes", frames_per_step=4),
+            Figure(
+                "exact_hit_rate", "Share of exact matches (NEC: of writes)", frames_per_step=4, suffix="_exact_matches"
+            ),
+        ),
+        dopamine=True,
+    ),
+    "grid_world": Report(("return", "eval_return"), (Figure("return", "Return of training episodes"),)),
+    "throughput": Report(
+        (
+            "steps_per_second",
+            *(f"share_{part}" for part in ("environment", "encoding", "lookup", "write", "update", "other")),
+            "peak_megabytes",
+            "memory_megabytes",
+            "memories",
+        ),
+        by_machine=True,
+    ),
+}
+HEADINGS = {
+    "return": "return at the end",
+    "return_over_run": "return over the run",
+    "return_last_20": "return of the last 20 episodes",
+    "eval_return": "evaluation return",
+    "exact_hit_rate": "exact matches",
+    "share_lookup": "look-up",
+}
+
+
+class FiguresOptions(BaseModel):
+    """What to draw, and where to write it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    experiments: tyro.conf.Positional[tuple[str, ...]] = tuple(REPORTS)
+    """Experiments by the names of their tables."""
+    folder: Path = Path("docs/results")
+    """Where the tables are, and the figures go."""
+    pages: tuple[Path, ...] = ()
+    """Markdown files whose marked tables are brought up to date; without any, tables are printed."""
+
+
+def table(rows: Sequence[Row], report: Report) -> str:
+    """A Markdown table of what the runs came to: the last row of each metric of each run, over all seeds."""
+    finals: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in sorted(rows, key=lambda row: row.steps):
+        finals[row.world, _name(row, report.by_machine)][row.metric][row.seed] = row.value
+    lines = [["world", "agent", *(_heading(metric) for metric in report.metrics), "seeds"]]
+    lines.append(["---"] * 2 + ["---:"] * (len(report.metrics) + 1))
+    for world in sorted({world for world, _ in finals}):
+        for name in sorted({name for at, name in finals if at == world}, key=_rank):
+            final = finals[world, name]
+            cells = [spread(metric, list(final[metric].values())) for metric in report.metrics]
+            lines.append([world, name, *cells, str(max(map(len, final.values())))])
+        for agent, mean, least, greatest, seeds in dopamine(world) if report.dopamine else ():
+            value = f"{_number(mean, mean)} ({_number(least, mean)} to {_number(greatest, mean)})"
+            cells = [value if metric == "return_over_run" else "" for metric in report.metrics]
+            lines.append([world, f"{agent} (Dopamine)", *cells, str(seeds)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def spread(metric: str, values: Sequence[float]) -> str:
+    """Mean and deviation of the values of all seeds, shares in percent; empty if there are no values."""
+    if not values:
+        return ""
+    share = metric.startswith("share_") or metric.endswith("_rate")
+    numbers = np.array(values) * (100 if share else 1)
+    mean = float(numbers.mean())
+    deviation = f" ± {_number(float(numbers.std(ddof=1)), mean)}" if len(numbers) > 1 else ""
+    return _number(mean, mean) + deviation + (" %" if share else "")
+
+
+def put(page: str, experiment: str, table: str) -> str:
+    """The page with the table between its marks for the experiment.
+
+    Raises:
+        ValueError: if the page has no such marks.
+    """
+    marks = re.compile(rf"(<!-- table:{re.escape(experiment)} -->\n).*?(<!-- /table -->)", re.DOTALL)
+    if not marks.search(page):
+        raise ValueError(f"no place for the table: <!-- table:{experiment} --> and, below it, <!-- /table -->")
+    return marks.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", page)
+
+
+def dopamine(game: str) -> list[tuple[str, float, float, float, int]]:
+    """Dopamine's agents in their first million frames: agent, mean return of the seeds, least, greatest, seeds."""
+    with DOPAMINE.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["game"] == game]
+    names = {"dqn": "DQN", "rainbow": "Rainbow"}
+    return [
+        (names[row["agent"]], float(row["mean"]), float(row["min"]), float(row["max"]), int(row["seeds"]))
+        for row in rows
+    ]
+
+
+def draw(rows: Sequence[Row], figure: Figure, with_dopamine: bool, path: Path) -> None:
+    """Curves of a metric over a run, a panel for each world: the mean over seeds, from the worst seed to the best."""
+    # Only figures need it, and it costs a second to import.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for row in rows if row.metric == figure.metric]
+    worlds = sorted({row.world for row in rows})
+    columns = min(3, len(worlds))
+    lines = -(-len(worlds) // columns)
+    canvas, panels = pyplot.subplots(
+        lines, columns, figsize=(3.6 * columns + 0.4, 2.9 * lines + 0.5), squeeze=False, layout="constrained"
+    )
+    for panel, world in zip(panels.flat, worlds, strict=False):
+        here = [row for row in rows if row.world == world]
+        names = sorted({_name(row) for row in here}, key=_rank)
+        for name in names:
+            steps, curves = _curves([row for row in here if _name(row) == name])
+            colour, dash = _look(name, names)
+            x = steps * figure.frames_per_step / 1000
+            panel.plot(x, np.nanmean(curves, axis=0), color=colour, linestyle=dash, linewidth=1.8, label=name)
+            panel.fill_between(
+                x, np.nanmin(curves, axis=0), np.nanmax(curves, axis=0), color=colour, alpha=0.18, linewidth=0
+            )
+        if with_dopamine and figure.metric == "return":
+            for (agent, mean, *_), dash in zip(dopamine(world), ("--", ":"), strict=False):
+                label = f"Dopamine's {agent}, mean of 1M frames"
+                panel.axhline(mean, color="black", linestyle=dash, linewidth=1, label=label)
+        if figure.metric == "exact_hit_rate" and world in MFEC_PAPER_MATCHES:
+            panel.axhline(MFEC_PAPER_MATCHES[world], color="black", linestyle=":", linewidth=1, label="MFEC paper")
+        panel.set_title(world, fontsize=10)
+        panel.set_xlabel("Frames (thousands)" if figure.frames_per_step > 1 else "Agent steps (thousands)", fontsize=9)
+        panel.tick_params(labelsize=8)
+        if figure.metric.endswith("_rate"):
+            panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels.flat[len(worlds) :]:
+        panel.set_visible(False)
+    panels[0, 0].set_ylabel(figure.label, fontsize=9)
+    legend = {
+        label: line for panel in panels.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    canvas.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=min(4, len(legend)), fontsize=8, frameon=False
+    )
+    # Without its version, the same numbers give the same file.
+    canvas.savefig(path, dpi=110, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    pyplot.close(canvas)
+
+
+def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps `[points]` and the values of each seed `[seeds, points]`, not a number where a seed has no row."""
+    steps = sorted({row.steps for row in rows})
+    seeds = sorted({row.seed for row in rows})
+    curves = np.full((len(seeds), len(steps)), np.nan)
+    for row in rows:
+        curves[seeds.index(row.seed), steps.index(row.steps)] = row.value
+    return np.array(steps), curves
+
+
+def _name(row: Row, by_machine: bool = False) -> str:
+    agent = row.agent if row.agent == "random" else row.agent.upper()
+    return " ".join(filter(None, [agent, row.variant, f"({row.machine})" if by_machine else ""]))
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Known agents first, in the order of their looks, each before its variants."""
+    for rank, known in enumerate(LOOKS):
+        if name.startswith(known):
+            return rank, name
+    return len(LOOKS), name
+
+
+def _look(name: str, names: Sequence[str]) -> tuple[str, str]:
+    others = [other for other in names if other not in LOOKS]
+    return LOOKS[name] if name in LOOKS else OTHER_LOOKS[others.index(name) % len(OTHER_LOOKS)]
+
+
+def _heading(metric: str) -> str:
+    return HEADINGS.get(metric, metric.removeprefix("share_").replace("_", " "))
+
+
+def _number(number: float, scale: float) -> str:
+    """A number with as many decimals as suit one of the size of `scale`."""
+    return f"{number:,.{0 if abs(scale) >= 100 else 1 if abs(scale) >= 10 else 2}f}"
+
+
+def main() -> None:
+    options = parse_overrides(FiguresOptions(), sys.argv[1:], "benchmarks.figures", __doc__)
+    for experiment in options.experiments:
+        rows = results.read(options.folder / f"{experiment}.csv")
+        if experiment not in REPORTS or not rows:
+            raise UsageError(f"no results of {experiment!r} in {options.folder}; there may be {', '.join(REPORTS)}")
+        report = REPORTS[experiment]
+        for figure in report.figures:
+            path = options.folder / f"{experiment}{figure.suffix}.png"
+            draw(rows, figure, report.dopamine, path)
+            print(path)
+        text = table(rows, report)
+        for page in options.pages:
+            try:
+                page.write_text(put(page.read_text(encoding="utf-8"), experiment, text), encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{page}: {error}") from error
+        if not options.pages:
+            print(text)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,26 @@
+"""The quickstart, seed by seed: what `make train` reaches and how long it takes, to docs/results/quickstart.csv.
+
+    python -m benchmarks.quickstart
+
+One run at a time with two threads, as the quickstart promises for two cores. Unlike `train.py` it writes no logs and no
+checkpoint. Started again, it does the runs that its table lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.runner import Options, Preset, benchmark
+from training.command_line import guarded, parse_overrides
+
+
+def main() -> None:
+    out = Path("docs/results/quickstart.csv")
+    default = Options(steps=0, steps_per_row=10_000, eval_games=0, jobs=1, threads=2, out=out)
+    options = parse_overrides(default, sys.argv[1:], "benchmarks.quickstart", __doc__)
+    benchmark(options, [Preset("quickstart")])
+
+
+if __name__ == "__main__":
+    guarded(main)

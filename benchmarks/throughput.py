@@ -1,0 +1,202 @@
+"""How fast the agents learn on Atari and where the time goes, to docs/results/throughput.csv.
+
+    python -m benchmarks.throughput                            MFEC, NEC and DQN on Ms Pac-Man
+    python -m benchmarks.throughput --agents nec --first 2_000 --last 6_000 --out /tmp/throughput.csv
+
+Observations are 84 x 84 x 4 and every agent learns at its paper's rate, from `--first` on at the latest. Averaged from
+agent step `--first` to `--last`, one process at a time:
+
+    steps_per_second    agent steps, all environments together
+    share_environment   stepping and resetting the games, hashing of observations included
+    share_encoding      from observations to keys or features, to act
+    share_lookup        from keys to recalls and exact matches, to act and to bootstrap
+    share_write         into the episodic memory and the replay
+    share_update        gradient steps with all that belongs to them: drawing the batch, encoding, look-up, write-back
+    share_other         the rest: choosing, bookkeeping of episodes, heads of networks
+    peak_megabytes      most memory the process ever held
+
+and, as curves of the steps, `memories` held, their `memory_megabytes` and the `replay_megabytes`.
+
+The agents are not instrumented: the functions that do these things are wrapped from outside for as long as a run
+lasts. Where one calls another, the time belongs to the outermost. A run costs what its interval costs, plus the way
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from pydantic import Field
+
+from agents.dqn import DQN
+from agents.encoders import Encoder, GaussianProjection
+from agents.nec import NEC
+from agents.replay import Replay
+from benchmarks import results
+from benchmarks.results import Row
+from benchmarks.runner import CommonOptions, Preset, do_missing, known_runs, name_of, peak_megabytes, prepare
+from benchmarks.workers import Job, Report
+from envs.world import World
+from memory.episodic import EpisodicMemory, Store
+from train import RunConfig, make_agent, make_world
+from training.command_line import UsageError, guarded, parse_overrides
+from training.loop import training_loop
+from training.seeding import EpisodeSeeds
+
+RUN = (*results.RUN, "machine")
+MARKS = 8
+"""Points of the memory curves in the interval."""
+
+PARTS: dict[str, list[tuple[type, str]]] = {
+    "environment": [(World, "step"), (World, "reset")],
+    "encoding": [(GaussianProjection, "__call__"), (Encoder, "forward")],
+    "lookup": [(EpisodicMemory, "recall_action"), (EpisodicMemory, "read"), (Store, "find"), (Store, "touch")],
+    "write": [(EpisodicMemory, "write"), (Replay, "append"), (Replay, "start")],
+    "update": [(NEC, "_update"), (DQN, "_update")],
+}
+"""The functions that each share is the time of."""
+
+
+class ThroughputOptions(CommonOptions):
+    """What to measure, and for how long."""
+
+    game: str = "ms_pacman"
+    """Game, by the name of its ROM."""
+    agents: tuple[str, ...] = ("mfec", "nec", "dqn")
+    """Agents, by their presets: configs/atari_<agent>.yaml."""
+    first: int = Field(default=50_000, ge=1)
+    """Agent step from which on time is taken."""
+    last: int = Field(default=250_000, ge=1)
+    """Agent step until which it is taken."""
+    repeats: int = Field(default=1, ge=1)
+    """Measurements of each agent, with seeds from 0 on."""
+
+
+class Stopwatch:
+    """Adds up the time spent in functions, by part; a function called by another counts as part of that one."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._running = False
+
+    @contextlib.contextmanager
+    def on(self, parts: dict[str, list[tuple[type, str]]]) -> Iterator[None]:
+        """Wrap the functions of all parts, given by class and name, until the context ends."""
+        with contextlib.ExitStack() as wrapped:
+            for part, functions in parts.items():
+                for owner, name in functions:
+                    wrapped.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
+            yield
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._running:
+                return function(*arguments, **options)
+            self._running = True
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[part] += time.perf_counter() - started
+                self._running = False
+
+        return timed
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that a worker must know."""
+
+    config: RunConfig
+    blank: Row
+    first: int
+    out: Path
+
+
+def record(report: Report, measurement: Measurement) -> None:
+    """Do one measurement and add its rows to the table."""
+    torch.set_num_threads(measurement.config.threads)
+    results.add(measurement.out, measure(measurement, report), RUN)
+
+
+def measure(measurement: Measurement, report: Report) -> list[Row]:
+    """Train, and return the rows of a measurement."""
+    config, first = measurement.config, measurement.first
+    world = make_world(config)
+    agent = make_agent(config, world)
+    stopwatch, rows = Stopwatch(), list[Row]()
+    began, started, marks = time.perf_counter(), 0.0, 0
+
+    def add(metrics: dict[str, float]) -> None:
+        seconds = time.perf_counter() - began
+        rows.extend(
+            replace(measurement.blank, steps=step, metric=name, value=value, seconds=seconds)
+            for name, value in metrics.items()
+        )
+
+    with stopwatch.on(PARTS):
+        for one in training_loop(world, agent, EpisodeSeeds(config.seed), config.steps):
+            step = one.step
+            if not started and step >= first:
+                stopwatch.seconds.clear()
+                started, first = time.perf_counter(), step
+            if step >= measurement.first + marks * (config.steps - measurement.first) / MARKS:
+                marks += 1
+                add(_sizes(agent))
+            report(step, "")
+        elapsed = time.perf_counter() - started
+    world.close()
+    shares = {f"share_{part}": stopwatch.seconds[part] / elapsed for part in PARTS}
+    shares["share_other"] = 1.0 - sum(shares.values())
+    add({"steps_per_second": (step - first) / elapsed, **shares, "peak_megabytes": peak_megabytes()})
+    return rows
+
+
+def _sizes(agent: Any) -> dict[str, float]:
+    """What an agent's memories hold; of those that it has."""
+    sizes: dict[str, float] = {}
+    if hasattr(agent, "memory"):
+        sizes |= {"memories": len(agent.memory), "memory_megabytes": agent.memory.nbytes / 2**20}
+    if hasattr(agent, "replay"):
+        sizes["replay_megabytes"] = agent.replay.nbytes / 2**20
+    return sizes
+
+
+def _measurements(options: ThroughputOptions) -> Iterator[Measurement]:
+    world = ("--env.game", options.game, "--env.frame_stack", "4")
+    presets = [Preset(f"atari_{agent}", world) for agent in options.agents]
+    for seed in range(options.repeats):
+        for config, blank in prepare(options, presets, seed, options.last):
+            if getattr(config.agent, "learning_starts", 0) > options.first:
+                agent = config.agent.model_copy(update={"learning_starts": options.first})
+                config = config.model_copy(update={"agent": agent})
+            yield Measurement(config, blank, options.first, options.out)
+
+
+def main() -> None:
+    default = ThroughputOptions(threads=2, out=Path("docs/results/throughput.csv"))
+    options = parse_overrides(default, sys.argv[1:], "benchmarks.throughput", __doc__)
+    if options.last <= options.first:
+        raise UsageError(f"--last must be more than --first, {options.first}, not {options.last}")
+    known = known_runs(options.out, RUN)
+    measurements = list(_measurements(options))
+    jobs = [
+        Job(name_of(one.blank), one.config.steps, record, (one,))
+        for one in measurements
+        if known.get(one.blank.run(RUN), 0) < one.config.steps
+    ]
+    # One at a time: what runs beside a measurement slows it down.
+    do_missing(jobs, len(measurements), options.out, 1, "benchmarks.runner")
+
+
+if __name__ == "__main__":
+    guarded(main)

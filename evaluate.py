@@ -1,0 +1,279 @@
+"""Evaluate an agent: a run in, its scores out.
+
+    python evaluate.py runs/NAME                         30 whole games with the newest checkpoint
+    python evaluate.py runs/NAME --sticky_actions 0.25   in another protocol than it was trained in
+    python evaluate.py runs/NAME --video game.mp4        and a video of the first game
+    python evaluate.py runs/NAME --help                  every option, with the values of this run
+    python evaluate.py --help                            every option
+
+A game lasts from the first life to the last, whatever ended an episode in training, and every game that is begun is
+finished and counted. Rewards are the game's own points. The agent does not learn. The scores of all games and the
+protocol they were played under are written to runs/NAME/evaluations/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from imageio.v2 import get_writer
+from pydantic import BaseModel, ConfigDict, Field
+
+import envs
+from agents import Agent
+from envs import WorldConfig
+from train import RunConfig, make_agent, make_world, random_score, title
+from training import checkpoint, scores
+from training.command_line import UsageError, check, guarded, load_yaml, parse_overrides
+from training.evaluation import Watch, play_games
+from training.options import options_of
+from training.run_directory import RunDirectory, write_json
+from training.seeding import generators
+
+GRID_WORLD_PICTURES_PER_SECOND = 10
+
+
+class EvaluationConfig(BaseModel):
+    """How the games are played. What is None here is as in the run's world."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    games: int = Field(default=30, ge=1)
+    """Whole games that are played."""
+    epsilon: float = Field(default=0.001, ge=0.0, le=1.0)
+    """Chance of a random action; 0.001 breaks a greedy agent's endless loops, and costs it next to nothing."""
+    no_op_max: int | None = Field(default=None, ge=0)
+    """Atari: a game begins with 0 to this many frames in which nothing is done."""
+    sticky_actions: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Atari: probability, at every frame, that the emulator repeats the action before."""
+    max_frames: int | None = Field(default=None, ge=1)
+    """Frames after which a game is truncated; in a Grid World a step is a frame."""
+    seed: int = Field(default=0, ge=0)
+    """Draws the games, from a stream apart from training; more games include those of fewer."""
+    num_envs: int = Field(default=10, ge=1)
+    """Games played side by side."""
+    video: Path | None = None
+    """File (.mp4) for a video of the first game, in true colour and at its true speed."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks and memories live; by default where they were trained."""
+    threads: int = Field(default=0, ge=0)
+    """Processor threads for tensors; 0 leaves the choice to torch."""
+
+
+def open_run(path: Path) -> tuple[RunDirectory, RunConfig]:
+    """Find a run and read what it was asked for.
+
+    Raises:
+        UsageError: if it is not there, is no run, or its configuration is not one.
+    """
+    try:
+        run = RunDirectory.open(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return run, load_yaml(RunConfig, run.path / "config.yaml")
+
+
+def defaults(config: RunConfig) -> EvaluationConfig:
+    """The protocol as far as the run decides it."""
+    env = config.env
+    if env.name == "atari":
+        return EvaluationConfig(
+            no_op_max=env.no_op_max,
+            sticky_actions=env.sticky_actions,
+            max_frames=env.max_frames_per_episode,
+            device=config.device,
+        )
+    return EvaluationConfig(max_frames=env.max_steps, device=config.device)
+
+
+def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
+    """The run's world under the protocol that was asked for.
+
+    Raises:
+        UsageError: if the world does not have what was asked for.
+    """
+    changes: dict[str, Any]
+    if env.name == "atari":
+        changes = {
+            "no_op_max": options.no_op_max,
+            "sticky_actions": options.sticky_actions,
+            "max_frames_per_episode": options.max_frames,
+            "life_loss_ends_episode": False,
+        }
+    else:
+        for option in ("no_op_max", "sticky_actions"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option}: only Atari games have it, and {title(env)} is none; leave it out")
+        changes = {"max_steps": options.max_frames}
+    return check(type(env), {**env.model_dump(), **changes}, title(env))
+
+
+def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[int, Agent]:
+    """The agent as it was at the newest good checkpoint, and that checkpoint's step.
+
+    Raises:
+        UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
+    """
+    with warnings.catch_warnings(record=True) as damages:
+        warnings.simplefilter("always")
+        try:
+            step, state = checkpoint.load(run.checkpoints)
+        except checkpoint.CheckpointError as error:
+            raise UsageError(str(error)) from error
+    for damage in damages:
+        print(f"warning: {damage.message}", file=sys.stderr)
+    saved = f"{state.get('agent_name')} agent on {state.get('world')}"
+    described = f"{config.agent.name} agent on {title(config.env)}"
+    mend = f"put back the config.yaml that {run.path} was trained with"
+    if saved != described:
+        raise UsageError(f"the checkpoint in {run.path} is not of a {described} but of a {saved}; {mend}")
+    agent = make_agent(config, world)
+    try:
+        agent.load_state_dict(state["agent"])
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise UsageError(
+            f"the checkpoint in {run.path} is not of a {described} with the options in config.yaml ({reason}); {mend}"
+        ) from error
+    return step, agent
+
+
+@contextlib.contextmanager
+def filming(path: Path, env: WorldConfig, seed: int) -> Iterator[Watch]:
+    """Make a video of the first game, by playing it along in a second environment that shows true colours.
+
+    The file is H.264 and comes into its place when it is whole.
+
+    Raises:
+        UsageError: if it cannot be written, before any game is played.
+    """
+    if path.suffix != ".mp4" or path.is_dir():
+        raise UsageError(f"--video: should be a file whose name ends in .mp4 (got {str(path)!r})")
+    unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
+    try:
+        unfinished.touch()
+    except OSError as error:
+        raise UsageError(f"--video: {path} cannot be written: {error.strerror}") from error
+    screens = envs.screens(env)
+    speed = 60 / env.frame_skip if env.name == "atari" else GRID_WORLD_PICTURES_PER_SECOND
+    # Sizes must be even for this pixel format, which is the one that every player knows.
+    writer = get_writer(unfinished, fps=speed, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=2)
+
+    def watch(game: int, action: int) -> None:
+        if game == 0:
+            writer.append_data(screens.step(action))
+
+    try:
+        writer.append_data(screens.reset(seed))
+        yield watch
+        writer.close()
+        os.replace(unfinished, path)
+    finally:
+        writer.close()
+        screens.close()
+        unfinished.unlink(missing_ok=True)
+
+
+def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dict[str, float | None]:
+    """Mean, median, population standard deviation and extremes of the games, and what the mean compares with."""
+    mean = float(game_scores.mean())
+    human_score = human_normalised = None
+    with contextlib.suppress(ValueError):  # Only 57 worlds have been played by a human for the record.
+        human_score = scores.random_and_human(title(env)).human
+        human_normalised = scores.human_normalised(mean, title(env))
+    return {
+        "mean": mean,
+        "median": float(np.median(game_scores)),
+        "standard_deviation": float(game_scores.std()),
+        "min": float(game_scores.min()),
+        "max": float(game_scores.max()),
+        "random_score": random_score(config.model_copy(update={"env": env})),
+        "human_score": human_score,
+        "human_normalised": human_normalised,
+    }
+
+
+def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) -> Path:
+    """Play the games of one evaluation; returns the file with its scores."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    env = evaluated_world(config.env, options)
+    config = config.model_copy(update={"env": env, "device": options.device})
+    seeds = generators(options.seed, "evaluation")["evaluation"].integers(1, 2**31, options.games)
+    started = time.perf_counter()
+    with contextlib.closing(make_world(config, min(options.num_envs, options.games))) as world:
+        step, agent = load_agent(run, config, world)
+        try:
+            run.evaluations.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{run.evaluations} cannot be made: {error.strerror}") from error
+        print(f"{config.agent.name.upper()} on {title(env)} after {step:,} steps: {run.path}")
+        print(f"{'protocol':<20}{describe(env, options)}", flush=True)
+        with filming(options.video, env, int(seeds[0])) if options.video else contextlib.nullcontext() as watch:
+            episodes = play_games(agent, world, seeds, options.epsilon, watch)
+    seconds = time.perf_counter() - started
+
+    result = summary(config, env, np.array([episode.episode_return for episode in episodes]))
+    path = run.evaluations / f"{datetime.now():%Y%m%d-%H%M%S-%f}.json"
+    evaluation = {
+        "agent": config.agent.name,
+        "world": title(env),
+        "checkpoint_step": step,
+        "protocol": {**options.model_dump(mode="json"), "env": env.model_dump(mode="json")},
+        **result,
+        "scores": [episode.episode_return for episode in episodes],
+        "lengths": [episode.length for episode in episodes],
+        "game_seeds": seeds.tolist(),
+        "seconds": seconds,
+    }
+    write_json(path, evaluation)
+    for name, value in result.items():
+        if value is not None:
+            print(f"{name.replace('_', ' '):<20}{value:,.6g}")
+    print(f"{'scores':<20}{path}")
+    if options.video:
+        print(f"{'video':<20}{options.video}")
+    return path
+
+
+def describe(env: WorldConfig, options: EvaluationConfig) -> str:
+    """The protocol in one line."""
+    parts = [
+        f"{options.games} whole game{'s' if options.games > 1 else ''}",
+        f"seed {options.seed}",
+        f"epsilon {options.epsilon:g}",
+    ]
+    if env.name == "atari":
+        parts += [f"0 to {env.no_op_max} no-op frames", f"sticky actions {env.sticky_actions:g}"]
+        parts += [f"at most {env.max_frames_per_episode:,} frames"]
+    elif env.max_steps is not None:
+        parts += [f"at most {env.max_steps:,} steps"]
+    return ", ".join(parts)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        print(options_of(EvaluationConfig))
+        return
+    if arguments[0].startswith("-"):
+        raise UsageError(f"the run comes first: python evaluate.py runs/NAME {' '.join(arguments)}")
+    run, config = open_run(Path(arguments[0]))
+    described = f"{config.agent.name.upper()} on {title(config.env)}; see also evaluate.py --help."
+    evaluate(run, config, parse_overrides(defaults(config), arguments[1:], f"evaluate.py {run.path}", described))
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,167 @@
+"""The command line of train.py, from end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from programs import CONFIGS, ROOT, complaint, only_run, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from training import checkpoint
+from training.command_line import load_yaml
+
+PRESET = CONFIGS / "grid_world_mfec.yaml"
+
+
+@pytest.mark.parametrize("agent", ["random", "mfec", "nec", "dqn"])
+def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
+    preset = CONFIGS / f"grid_world_{agent}.yaml"
+    arguments = ["--env.max_steps", 15, "--steps", 200, "--steps_per_log", 60, "--threads", 1, "--runs", tmp_path]
+    run(train.main, preset, *arguments, "--seed", 3)
+    output = capsys.readouterr().out.strip().split("\n")
+    path = only_run(tmp_path)
+    assert path.name.startswith(f"grid_world_{agent}__seed3__")
+
+    asked = yaml.safe_load(preset.read_text())
+    asked["env"]["max_steps"] = 15
+    asked |= {"steps": 200, "steps_per_log": 60, "threads": 1, "runs": str(tmp_path), "seed": 3}
+    assert load_yaml(train.RunConfig, path / "config.yaml") == train.RunConfig.model_validate(asked)
+
+    versions = json.loads((path / "versions.json").read_text())
+    assert versions["torch"] == torch.__version__
+    assert versions["command"][1:3] == [str(preset), "--env.max_steps"]
+
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps)) and steps[-1] == 200 and len(steps) == 4
+    board = EventAccumulator(str(path / "tensorboard")).Reload()
+    for tag in ("charts/steps_per_second", "charts/episodic_return"):
+        assert [event.step for event in board.Scalars(tag)] == [row["step"] for row in rows if tag in row]
+
+    step, state = checkpoint.load(path / "checkpoints")
+    assert (step, state["agent_name"], state["world"]) == (200, agent, "MiniGrid-Empty-8x8-v0")
+
+    result = json.loads((path / "result.json").read_text())
+    assert result["steps"] == result["frames"] == 200
+    # Four environments, 50 steps each: at least three episodes of at most 15 end in each.
+    assert result["episodes"] >= 12
+    assert result["episodes_averaged"] == min(20, result["episodes"])
+    last = output[-1]
+    assert f"{agent.upper()} on MiniGrid-Empty-8x8-v0" in last
+    assert f"return of the last {result['episodes_averaged']} episodes {result['return_last_episodes']:.6g} " in last
+    assert f"random play {result['random_score']:.6g})" in last
+    assert f"Run: {path}." in last and last.endswith(f"tensorboard --logdir {tmp_path}")
+
+
+def test_the_random_score_is_the_published_one_or_else_played():
+    def score(**env: object) -> float:
+        return train.random_score(train.RunConfig.model_validate({"env": env, "agent": {"name": "random"}}))
+
+    assert score(name="atari", game="ms_pacman") == 307.3
+    # Not one of the 57: twenty episodes of at most two steps, too few to score in.
+    assert score(name="atari", game="adventure", max_frames_per_episode=8) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["--env.id", "MiniGrid-Empty-8x8"], "--env.id: no grid world is called 'MiniGrid-Empty-8x8'; nearest: "),
+        (["--agent.neighbors", "3"], "unrecognized option --agent.neighbors; did you mean --agent.neighbours?"),
+        (["--agent.neighbors=3"], "unrecognized option --agent.neighbors; did you mean --agent.neighbours?"),
+        (["--neighbours", "3"], "unrecognized option --neighbours; did you mean --agent.neighbours?"),
+        (["--zzz", "3"], "unrecognized option --zzz; see --help"),
+        (["extra"], "unrecognized options: extra"),
+        (["--agent.neighbours", "0"], "--agent.neighbours: should be greater than or equal to 1 (got 0)"),
+        (["--agent.epsilon", "2"], "--agent.epsilon: should be less than or equal to 1 (got 2.0)"),
+        (["--steps", "-5"], "--steps: should be greater than or equal to 1 (got -5)"),
+        (["--steps", "many"], "--steps: should be a whole number (got 'many')"),
+        (["--agent.discount", "high"], "--agent.discount: should be a number (got 'high')"),
+        (["--env.max_steps", "x"], "--env.max_steps: should be INT or None (got 'x')"),
+        (["--agent.eviction", "lfu"], "invalid choice 'lfu' for argument '--agent.eviction'. Expected one of ('lru'"),
+        (["--steps"], "missing value for argument '--steps'"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(arguments, mend, capsys):
+    assert mend in complaint(train.main, capsys, PRESET, *arguments)
+
+
+def test_an_unknown_game_is_refused_with_the_nearest(capsys):
+    error = complaint(train.main, capsys, CONFIGS / "quickstart.yaml", "--env.game", "mspacman")
+    assert error.startswith("error: --env.game: no Atari game is called 'mspacman'; nearest: ms_pacman")
+
+
+@pytest.mark.parametrize(
+    ("content", "mend"),
+    [
+        ("env: [", "preset.yaml cannot be read as YAML: "),
+        ("", "preset.yaml: should be a valid dictionary"),
+        ("env: {name: atari}", "preset.yaml: agent is missing"),
+        (
+            "env: {name: atari}\nagent: {name: mfecc}",
+            "agent.name: should be one of 'random', 'mfec', 'nec', 'dqn' (got",
+        ),
+        ("env: {name: atari}\nagent: {key_size: 8}", "preset.yaml: agent.name is missing"),
+        ("env: {name: atari}\nagent: {name: mfec, neighbors: 3}", "option agent.neighbors; did you mean neighbours?"),
+        ("env: {name: atari}\nagent: {name: mfec}\nstep: 3", "unknown option step; did you mean steps?"),
+        ("env: {name: atari}\nagent: {name: mfec, n_step: 3}", "unknown option agent.n_step; there are name, key_size"),
+        (
+            "env: {name: atari}\nagent: {name: nec, n_step: 0}",
+            "agent.n_step: should be greater than or equal to 1 (got",
+        ),
+        (
+            "env: {name: atari, game: Q*bert}\nagent: {name: nec}",
+            "env.game: no Atari game is called 'Q*bert'; nearest: q",
+        ),
+    ],
+)
+def test_a_wrong_preset_is_refused_in_one_line(content, mend, tmp_path, capsys):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(content)
+    assert mend in complaint(train.main, capsys, preset)
+
+
+def test_a_missing_preset_is_refused_with_the_nearest(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    error = complaint(train.main, capsys, "configs/atari_mfe.yaml")
+    assert error == "error: no preset 'configs/atari_mfe.yaml'; did you mean configs/atari_mfec.yaml?\n"
+    assert "; there are configs/atari_dqn.yaml, " in complaint(train.main, capsys, "xyz")
+    assert "the preset comes first" in complaint(train.main, capsys, "--steps", "3", PRESET)
+
+
+def test_what_this_machine_cannot_do_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "use --device cpu" in complaint(train.main, capsys, PRESET, "--device", "cuda")
+    (tmp_path / "file").touch()
+    assert f"--runs: no run can be made in {tmp_path}/file" in complaint(
+        train.main, capsys, PRESET, "--runs", tmp_path / "file"
+    )
+
+
+def test_help_tells_what_every_option_is_for(capsys):
+    run(train.main, "--help")
+    options = re.findall(r"^  (--\S+) (.*)\n      (.*)$", capsys.readouterr().out, re.MULTILINE)
+    help_of = {name: (kind, text) for name, kind, text in options}
+    assert {"--seed", "--env.game", "--env.tile_size", "--agent.kernel_delta", "--agent.double"} <= set(help_of)
+    assert not [name for name, (_, text) in help_of.items() if text.startswith(("None", " "))]
+    assert help_of["--env.frame_stack"][0] == "INT [>= 1, <= 4]"
+
+    with pytest.raises(SystemExit) as stop:
+        run(train.main, PRESET, "--help")
+    assert not stop.value.code
+    assert "--agent.key_size INT" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1

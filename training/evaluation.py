@@ -1,0 +1,56 @@
+"""Whole games, for a score: every game that is begun is finished, so that short games do not count too often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from agents.agent import Agent
+from training.loop import Episode
+
+Watch = Callable[[int, int], None]
+"""Is told of every action of every game, before it is taken: the game's number, and the action."""
+
+
+def play_games(
+    agent: Agent, world: VectorEnv, seeds: Sequence[int] | np.ndarray, epsilon: float, watch: Watch | None = None
+) -> list[Episode]:
+    """Let `agent` play one game for each seed, side by side in the environments of `world`.
+
+    The games are fixed beforehand, and an environment whose game has ended takes the next one. To stop after so many
+    ended games instead would leave out the long ones that are still running. In the end, environments for which no
+    game is left idle along: the agent is not asked, and nothing is counted.
+
+    Args:
+        agent: is left as it was, but for its random generator.
+        world: is left reset, between two games.
+        seeds: of the games, `[games]`.
+        epsilon: chance of a random action.
+        watch: see above.
+
+    Returns:
+        The games in the order of their seeds. Where `agent` acts on the observation alone, they do not depend on the
+        number of environments.
+    """
+    seeds = np.asarray(seeds, dtype=np.int64)
+    games = len(seeds)
+    returns, lengths = np.zeros(games), np.zeros(games, dtype=np.int64)
+    # Which game each environment plays. Beyond the last game it idles, in an episode that some seed must begin.
+    game = np.arange(world.num_envs)
+    observations, infos = world.reset(seed=seeds[game % games])  # type: ignore[arg-type]
+    while (playing := np.flatnonzero(game < games)).size:
+        actions = np.zeros(world.num_envs, dtype=np.int64)
+        actions[playing] = agent.act(observations[playing], infos["state_hash"][playing], epsilon)
+        if watch is not None:
+            for env in playing:
+                watch(int(game[env]), int(actions[env]))
+        observations, rewards, terminations, truncations, infos = world.step(actions)
+        returns[game[playing]] += rewards[playing]
+        lengths[game[playing]] += 1
+        ended = terminations | truncations
+        if ended.any():
+            game[ended] = game.max() + 1 + np.arange(ended.sum())
+            observations, infos = world.reset(seed=seeds[game[ended] % games], options={"reset_mask": ended})
+    return [Episode(float(score), int(length)) for score, length in zip(returns, lengths, strict=True)]
