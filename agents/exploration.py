@@ -19,7 +19,9 @@ class LinearSchedule:
     def __call__(self, step: int) -> float:
         if step >= self.end:
             return self.last
-        share = max(0, step - self.begin) / (self.end - self.begin)
+        if step <= self.begin:
+            return self.first
+        share = (step - self.begin) / (self.end - self.begin)
         return self.first + share * (self.last - self.first)
 
 

@@ -39,7 +39,7 @@ class Replay:
         self.rows = capacity // num_envs
         if self.rows < 2 * frame_stack:
             raise ValueError(
-                f"a replay of {capacity} steps is too small for {num_envs} environments: {2 * frame_stack} each at least"
+                f"a replay of {capacity} steps is too small for {num_envs} environments: each needs {2 * frame_stack}"
             )
         self.frame_stack = frame_stack
         self.newest = np.full(num_envs, -1, dtype=np.int64)
@@ -47,8 +47,8 @@ class Replay:
         self.columns = {name: np.zeros((num_envs, self.rows), dtype) for name, dtype in columns.items()}
         self._observation_shape = observation_shape
         frame_shape = (observation_shape[0] // frame_stack, *observation_shape[1:])
-        # np.empty leaves the pages to the system until they are written: a long replay costs nothing at the start.
-        self._frames = np.empty((num_envs, self.rows, *frame_shape), dtype=np.uint8)
+        # np.zeros leaves the pages to the system until they are written: a long replay costs nothing at the start.
+        self._frames = np.zeros((num_envs, self.rows, *frame_shape), dtype=np.uint8)
         self._offsets = np.arange(1 - frame_stack, 1)
         self._overwritten = np.arange(frame_stack)
 
@@ -100,14 +100,13 @@ class Replay:
         """Become what was saved.
 
         Raises:
-            ValueError: if it held other frames or more rows than this one.
+            ValueError: if it held other frames, or rows that lie elsewhere in this ring: a row's slot is its number
+                modulo the ring's length.
         """
         saved = state["frames"]
-        if saved.shape[0] != len(self.newest) or saved.shape[2:] != self._frames.shape[2:] or (
-            saved.shape[1] > self.rows
-        ):
+        filled = min(int(state["newest"].max()) + 1, self.rows)
+        if saved.shape != (len(self.newest), filled, *self._frames.shape[2:]):
             raise ValueError(f"the saved replay has frames {list(saved.shape)}, this one {list(self._frames.shape)}")
-        filled = saved.shape[1]
         self.newest = state["newest"].copy()
         self.complete[:] = False
         self._frames[:, :filled] = saved
