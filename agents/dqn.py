@@ -17,7 +17,7 @@ from torch.nn import functional
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import Encoder, Precision
 from agents.exploration import LinearSchedule, epsilon_greedy
-from agents.optimisers import OptimiserName, make_optimiser
+from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics
 
@@ -147,7 +147,7 @@ class DQN:
         self.rng.bit_generator.state = state["rng"]
         self.network.load_state_dict(state["network"])
         self.target_network.load_state_dict(state["target_network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])
         self.replay.load_state_dict(state["replay"])
         self.statistics.load_state_dict(state["statistics"])
         self._starting = state["starting"].copy()

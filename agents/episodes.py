@@ -44,10 +44,12 @@ class RunningEpisodes:
     def state_dict(self) -> dict[str, Any]:
         """The running episodes."""
         longest = self.lengths.max()
-        return {
-            "lengths": self.lengths.copy(),
-            "columns": {name: column[:, :longest].copy() for name, column in self._columns.items()},
-        }
+        columns = {name: column[:, :longest].copy() for name, column in self._columns.items()}
+        # Rows beyond an episode's end still hold earlier ones: equal states would not look equal.
+        beyond = np.arange(longest) >= self.lengths[:, None]
+        for column in columns.values():
+            column[beyond] = 0
+        return {"lengths": self.lengths.copy(), "columns": columns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""

@@ -139,22 +139,23 @@ class MFEC:
 
     def _action_values(self, keys: torch.Tensor, hashes: np.ndarray, touch: bool) -> tuple[np.ndarray, np.ndarray]:
         """Value of each action (eq. 2), and where it is an exact match's, each `[batch, actions]`."""
-        values = np.full((len(hashes), len(self.memory.stores)), np.inf)
+        stores = self.memory.stores
+        values = np.full((len(hashes), len(stores)), np.inf)
         exact = np.zeros(values.shape, dtype=bool)
-        for action, store in enumerate(self.memory.stores):
-            if len(store) < self.memory.neighbours:
-                continue
-            slots = store.find(hashes)
-            known = slots >= 0
+        tried = [action for action, store in enumerate(stores) if len(store) >= self.memory.neighbours]
+        if not tried:
+            return values, exact
+        recall = self.memory.read_each(keys, tried, touch)
+        values[:, tried] = recall.estimates().unflatten(0, (-1, len(tried))).cpu().numpy()
+        for action in tried:
+            slots = stores[action].find(hashes)
+            known = (slots >= 0).cpu().numpy()
             if known.any():
+                slots = slots[slots >= 0]
+                values[known, action] = stores[action].values[slots].cpu().numpy()
+                exact[known, action] = True
                 if touch:
-                    store.touch(slots[known])
-                values[:, action] = store.values[slots.clamp(min=0)].cpu().numpy()
-            if not known.all():
-                unknown = (~known).cpu().numpy()
-                recall = self.memory.recall_action(keys[~known], action, touch)
-                values[unknown, action] = recall.estimates().cpu().numpy()
-            exact[:, action] = known.cpu().numpy()
+                    stores[action].touch(slots)
         return values, exact
 
     def _sample_recall(self, keys: torch.Tensor, actions: np.ndarray) -> None:

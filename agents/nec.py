@@ -19,7 +19,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import Encoder, Precision
 from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import LinearSchedule, epsilon_greedy
-from agents.optimisers import OptimiserName, make_optimiser
+from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics, recall_metrics
 from memory.episodic import EpisodicMemory, InverseDistance, Tabular, TrainableMemories
@@ -178,7 +178,7 @@ class NEC:
         self.rng.bit_generator.state = state["rng"]
         self.encoder.load_state_dict(state["encoder"])
         if self.optimiser:
-            self.optimiser.load_state_dict(state["optimiser"])
+            load_optimiser(self.optimiser, state["optimiser"])
         self.memory.load_state_dict(state["memory"])
         self.memories.load_state_dict(state["memories"])
         self.episodes.load_state_dict(state["episodes"])
@@ -191,11 +191,11 @@ class NEC:
         """Keys `[batch, key_size]` and the value of each action (eq. 1) `[batch, actions]`."""
         with torch.no_grad():
             keys = self.encoder(torch.from_numpy(observations).to(self.device))
-        values = torch.zeros(len(keys), len(self.memory.stores), device=self.device)
-        for action, store in enumerate(self.memory.stores):
-            if len(store):
-                values[:, action] = self.memory.recall_action(keys, action, touch).estimates()
-        return keys, values.cpu().numpy()
+        values = np.zeros((len(keys), len(self.memory.stores)))
+        if known := self.memory.known_actions:
+            estimates = self.memory.read_each(keys, known, touch).estimates()
+            values[:, known] = estimates.unflatten(0, (-1, len(known))).cpu().numpy()
+        return keys, values
 
     def _with_returns(self, env: int, transition: Transition) -> Columns:
         """The episode that just ended, with its N-step returns (eq. 3)."""

@@ -105,8 +105,8 @@ class FiguresOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    experiments: tyro.conf.Positional[tuple[str, ...]] = tuple(REPORTS)
-    """Experiments by the names of their tables."""
+    experiments: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Experiments by the names of their tables; without any, all that have one."""
     folder: Path = Path("docs/results")
     """Where the tables are, and the figures go."""
     pages: tuple[Path, ...] = ()
@@ -258,12 +258,15 @@ def _number(number: float, scale: float) -> str:
 
 def main() -> None:
     options = parse_overrides(FiguresOptions(), sys.argv[1:], "benchmarks.figures", __doc__)
-    for experiment in options.experiments:
+    there = [experiment for experiment in REPORTS if (options.folder / f"{experiment}.csv").is_file()]
+    for experiment in options.experiments or there:
         rows = results.read(options.folder / f"{experiment}.csv")
         if experiment not in REPORTS or not rows:
-            raise UsageError(f"no results of {experiment!r} in {options.folder}; there may be {', '.join(REPORTS)}")
+            raise UsageError(f"no results of {experiment!r} in {options.folder}; known are {', '.join(REPORTS)}")
         report = REPORTS[experiment]
         for figure in report.figures:
+            if not any(row.metric == figure.metric for row in rows):
+                continue
             path = options.folder / f"{experiment}{figure.suffix}.png"
             draw(rows, figure, report.dopamine, path)
             print(path)

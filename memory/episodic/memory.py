@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
+from memory.episodic.neighbours import nearest
 from memory.episodic.recall import Recall
 from memory.episodic.store import Store, UpdateRule, Written
+from memory.episodic.table import Table
 
 
 class EpisodicMemory:
@@ -44,7 +46,17 @@ class EpisodicMemory:
             raise ValueError(f"num_actions and neighbours must be at least 1, got {num_actions} and {neighbours}")
         self.neighbours = neighbours
         self.kernel = kernel
-        self.stores = [Store(capacity, key_size, eviction=eviction, device=device) for _ in range(num_actions)]
+        self.eviction = eviction
+        self.table = Table(num_actions, key_size, device)
+        self.stores = [
+            Store(capacity, key_size, eviction=eviction, device=device, table=self.table, number=action)
+            for action in range(num_actions)
+        ]
+
+    @property
+    def known_actions(self) -> list[int]:
+        """The actions that have a memory."""
+        return [action for action, store in enumerate(self.stores) if len(store)]
 
     def __len__(self) -> int:
         return sum(map(len, self.stores))
@@ -54,9 +66,37 @@ class EpisodicMemory:
         """Bytes held by the tables of all stores."""
         return sum(store.nbytes for store in self.stores)
 
-    def recall_action(self, queries: Tensor, action: int, touch: bool = True) -> Recall:
-        """Recall what one action's store says to all `queries [batch, key_size]`; ValueError if it is empty."""
-        return self.stores[action].read(queries, self.neighbours, self.kernel, touch)
+    def read_each(self, queries: Tensor, actions: list[int], touch: bool = True) -> Recall:
+        """Recall for every query from the stores of several actions, by one search.
+
+        Args:
+            queries: `[batch, key_size]`.
+            actions: those to ask.
+            touch: whether being recalled counts as use.
+
+        Returns:
+            A recall of `batch * len(actions)` rows, the actions of the first query first.
+
+        Raises:
+            ValueError: if there are no actions, or the store of one is empty, and as `Store.read` for the queries.
+        """
+        if not actions or not all(len(self.stores[action]) for action in actions):
+            raise ValueError(f"actions must name stores that hold memories, got {actions}")
+        self.stores[0].check_queries(queries)
+        with torch.no_grad():
+            found = nearest(self.table, queries, actions, self.neighbours)
+            distances, rows, keys = (entry.flatten(0, 1) for entry in found)
+            valid = distances.isfinite()
+            if touch and self.eviction == "lru":
+                self.table.touch(rows)
+            return Recall(
+                indices=rows - self.table.starts(actions).repeat(len(queries))[:, None],
+                distances=distances,
+                keys=keys,
+                values=self.table.values[rows],
+                weights=self.kernel(queries.repeat_interleave(len(actions), dim=0), keys, valid),
+                written_at=self.table.written_at[rows],
+            )
 
     def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
@@ -69,7 +109,7 @@ class EpisodicMemory:
         for action in actions.unique().tolist():
             rows = (actions == action).nonzero().squeeze(1)
             order.append(rows)
-            recalls.append(self.recall_action(queries[rows], action, touch))
+            recalls.append(self.stores[action].read(queries[rows], self.neighbours, self.kernel, touch))
         return Recall.concatenate(recalls).rows(torch.cat(order).argsort())
 
     def write(

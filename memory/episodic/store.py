@@ -17,6 +17,7 @@ from torch import Tensor
 from memory.episodic.kernels import Kernel
 from memory.episodic.neighbours import nearest
 from memory.episodic.recall import Recall
+from memory.episodic.table import Table
 
 UpdateRule = Callable[[Tensor, Tensor], Tensor]
 """From the old and the new values of memories that are written again to the values they keep."""
@@ -52,16 +53,17 @@ class Written:
 
 
 class Store:
-    """A bounded table of memories with exact neighbours, exact matches and eviction.
+    """A bounded set of memories with exact neighbours, exact matches and eviction.
 
     Costs `4 * key_size + 32` bytes a memory in tables and about 100 more in the dict of hashes; tables grow by half
-    when full, so at most a third of their rows wait to be filled. Rows keep their slot for as long as they live.
+    when full, so at most a third of their rows wait to be filled. A memory keeps its slot for as long as it lives.
 
     Args:
         capacity: most memories held.
         key_size: length of a key.
         eviction: `lru` evicts the memory least recently read or written, `fifo` the one inserted first.
         device: where keys and values live; the hashes stay on the CPU.
+        table: a table shared with other stores, and `number` the place in it; by default one of its own.
 
     Raises:
         ValueError: on a capacity or key size below 1, or an unknown eviction.
@@ -74,6 +76,8 @@ class Store:
         *,
         eviction: Literal["lru", "fifo"] = "lru",
         device: torch.device | str = "cpu",
+        table: Table | None = None,
+        number: int = 0,
     ) -> None:
         if capacity < 1 or key_size < 1:
             raise ValueError(f"capacity and key_size must be at least 1, got {capacity} and {key_size}")
@@ -83,7 +87,10 @@ class Store:
         self.key_size = key_size
         self.eviction = eviction
         self.device = torch.device(device)
-        self._clear()
+        self.number = number
+        self.table = table or Table(1, key_size, self.device)
+        self._hashes = np.empty(0, dtype=np.uint64)
+        self._slot_of: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -91,17 +98,17 @@ class Store:
     @property
     def keys(self) -> Tensor:
         """The stored keys, `[len, key_size]`; a view, to be changed through `set_keys` only."""
-        return self._keys[: len(self)]
+        return self.table.keys[self._filled]
 
     @property
     def values(self) -> Tensor:
         """The stored values, `[len]`; a view."""
-        return self._values[: len(self)]
+        return self.table.values[self._filled]
 
     @property
     def written_at(self) -> Tensor:
         """Agent step of each memory's last write, int64 `[len]`; a view."""
-        return self._written_at[: len(self)]
+        return self.table.written_at[self._filled]
 
     @property
     def hashes(self) -> np.ndarray:
@@ -111,8 +118,8 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Bytes held by the tables, rows not yet filled included."""
-        tensors = (self._keys, self._squared_norms, self._values, self._written_at, self._last_used)
-        return sum(tensor.nbytes for tensor in tensors) + self._hashes.nbytes
+        # A key, and 4 bytes each for norm and value, 8 each for the time of writing, the last use and the hash.
+        return self.table.allocated(self.number) * (4 * self.key_size + 32)
 
     def find(self, hashes: np.ndarray) -> Tensor:
         """The slots of exact matches, -1 where there is none: uint64 `[batch]` to int64 `[batch]`."""
@@ -137,30 +144,23 @@ class Store:
             ValueError: on queries of another shape or type or that are not finite, `neighbours` below 1, or an empty
                 store.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.key_size or queries.dtype != torch.float32:
-            raise ValueError(
-                f"queries must be float32 [batch, {self.key_size}], got {queries.dtype} {list(queries.shape)}"
-            )
-        if not queries.isfinite().all():
-            raise ValueError("queries must be finite, got NaN or infinity")
+        self.check_queries(queries)
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         if not len(self):
             raise ValueError("an empty store cannot be read: write to it first")
         with torch.no_grad():
-            distances, indices = nearest(
-                queries, self.keys, self._squared_norms[: len(self)], self._centre, neighbours
-            )
-            keys = self._keys[indices]
+            found = nearest(self.table, queries, [self.number], neighbours)
+            distances, rows, keys = (entry.squeeze(1) for entry in found)
             if touch:
-                self.touch(indices)
+                self._touch_rows(rows)
             return Recall(
-                indices=indices,
+                indices=rows - self._filled.start,
                 distances=distances,
                 keys=keys,
-                values=self._values[indices],
-                weights=kernel(queries, keys, torch.ones_like(indices, dtype=torch.bool)),
-                written_at=self._written_at[indices],
+                values=self.table.values[rows],
+                weights=kernel(queries, keys, torch.ones_like(rows, dtype=torch.bool)),
+                written_at=self.table.written_at[rows],
             )
 
     def write(
@@ -198,23 +198,30 @@ class Store:
 
     def touch(self, slots: Tensor) -> None:
         """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
-        if self.eviction == "lru":
-            self._last_used[slots] = self._clock
-            self._clock += 1
+        self._touch_rows(slots + self._filled.start)
 
     def set_keys(self, slots: Tensor, keys: Tensor) -> None:
         """Replace the keys of distinct `slots` int64 `[batch]` by finite `keys [batch, key_size]`; else ValueError."""
         self._check_slots(slots)
         if keys.shape != (len(slots), self.key_size) or not keys.isfinite().all():
             raise ValueError(f"keys must be finite [{len(slots)}, {self.key_size}], got {list(keys.shape)}")
-        self._place_keys(slots, keys)
+        self.table.place_keys(slots + self._filled.start, keys)
 
     def set_values(self, slots: Tensor, values: Tensor) -> None:
         """Replace the values of distinct `slots` int64 `[batch]` by finite `values [batch]`; else ValueError."""
         self._check_slots(slots)
         if values.shape != (len(slots),) or not values.isfinite().all():
             raise ValueError(f"values must be finite [{len(slots)}], got {list(values.shape)}")
-        self._values[slots] = values
+        self.values[slots] = values
+
+    def check_queries(self, queries: Tensor) -> None:
+        """Raise the ValueError that `read` would for its queries."""
+        if queries.ndim != 2 or queries.shape[1] != self.key_size or queries.dtype != torch.float32:
+            raise ValueError(
+                f"queries must be float32 [batch, {self.key_size}], got {queries.dtype} {list(queries.shape)}"
+            )
+        if not queries.isfinite().all():
+            raise ValueError("queries must be finite, got NaN or infinity")
 
     def check_batch(self, keys: Tensor, values: Tensor, hashes: np.ndarray) -> None:
         """Raise the ValueError that `write` would."""
@@ -233,26 +240,27 @@ class Store:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, filled rows only; the tensors are views, to be saved before the next write."""
-        filled = slice(len(self))
         return {
             "capacity": self.capacity,
             "key_size": self.key_size,
             "eviction": self.eviction,
-            "clock": self._clock,
-            # The next growth, and the search's centre with it, must come when it would have come.
-            "allocated": len(self._hashes),
-            "centre": self._centre,
-            "keys": self._keys[filled],
+            # The next growth, and the move of the centre with it, must come when it would have come.
+            "allocated": self.table.allocated(self.number),
+            "keys": self.keys,
             # Recomputed norms could differ in the last bit, and a continued run with them.
-            "squared_norms": self._squared_norms[filled],
-            "values": self._values[filled],
-            "written_at": self._written_at[filled],
-            "last_used": self._last_used[filled],
-            "hashes": self._hashes[filled],
+            "squared_norms": self.table.squared_norms[self._filled],
+            "values": self.values,
+            "written_at": self.written_at,
+            "last_used": self.table.last_used[self._filled],
+            "hashes": self.hashes,
+            "clock": self.table.clock,
+            "centre": self.table.centre,
+            "centre_length": self.table.centre_length,
+            "reach": self.table.reach,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what was saved.
+        """Become what was saved; stores of one table are loaded together.
 
         Raises:
             ValueError: where capacity, key size or eviction differ from this store's.
@@ -260,37 +268,28 @@ class Store:
         for name in ("capacity", "key_size", "eviction"):
             if state[name] != getattr(self, name):
                 raise ValueError(f"the saved store has {name} {state[name]}, this one {getattr(self, name)}")
-        self._clear()
-        rows = len(state["hashes"])
-        self._allocate(state["allocated"])
-        self._clock = state["clock"]
-        self._centre = state["centre"].to(self.device, copy=True)
-        self._keys[:rows] = state["keys"].to(self.device)
-        self._squared_norms[:rows] = state["squared_norms"].to(self.device)
-        self._values[:rows] = state["values"].to(self.device)
-        self._written_at[:rows] = state["written_at"].to(self.device)
-        self._last_used[:rows] = state["last_used"].to(self.device)
-        self._hashes[:rows] = state["hashes"]
+        table, rows = self.table, len(state["hashes"])
+        table.lengths[self.number] = 0
+        table.allocate(self.number, state["allocated"])
+        table.lengths[self.number] = rows
+        for name in ("keys", "squared_norms", "values", "written_at", "last_used"):
+            getattr(table, name)[self._filled] = state[name].to(self.device)
+        table.clock, table.centre_length, table.reach = state["clock"], state["centre_length"], state["reach"]
+        table.centre = state["centre"].to(self.device, copy=True)
+        self._hashes = np.resize(state["hashes"], state["allocated"])
         self._slot_of = {item: slot for slot, item in enumerate(state["hashes"].tolist())}
 
-    def _clear(self) -> None:
-        self._clock = 0
-        self._slot_of: dict[int, int] = {}
-        self._centre = torch.zeros(self.key_size, device=self.device)
-        self._keys = torch.empty(0, self.key_size, device=self.device)
-        self._squared_norms = torch.empty(0, device=self.device)
-        self._values = torch.empty(0, device=self.device)
-        self._written_at = torch.empty(0, dtype=torch.int64, device=self.device)
-        self._last_used = torch.empty(0, dtype=torch.int64, device=self.device)
-        self._hashes = np.empty(0, dtype=np.uint64)
+    @property
+    def _filled(self) -> slice:
+        return self.table.filled(self.number)
+
+    def _touch_rows(self, rows: Tensor) -> None:
+        if self.eviction == "lru":
+            self.table.touch(rows)
 
     def _check_slots(self, slots: Tensor) -> None:
         if slots.numel() and not (0 <= slots.min() and slots.max() < len(self)):
             raise ValueError(f"slots must be 0 to {len(self) - 1}, got {slots.tolist()}")
-
-    def _place_keys(self, slots: Tensor, keys: Tensor) -> None:
-        self._keys[slots] = keys
-        self._squared_norms[slots] = (keys - self._centre).square().sum(dim=1)
 
     def _write_piece(
         self, keys: Tensor, values: Tensor, hashes: np.ndarray, rule: UpdateRule, written_at: int, refresh_keys: bool
@@ -301,21 +300,22 @@ class Store:
             if item not in self._slot_of:
                 first_row.setdefault(item, row)
         known = [slot for slot in map(self._slot_of.get, items) if slot is not None]
+        if not any(self.table.lengths):
+            self.table.begin_at(keys.mean(dim=0))
         new_slots, evicted = self._make_room(len(first_row), known)
         self._insert(first_row, new_slots, keys, values)
         slots = [self._slot_of[item] for item in items]
         self._update(slots, set(first_row.values()), keys, values, rule, refresh_keys)
 
-        every_slot = torch.tensor(slots, dtype=torch.int64, device=self.device)
-        self._written_at[every_slot] = written_at
-        ticks = torch.arange(self._clock, self._clock + len(items), device=self.device)
+        every_row = torch.tensor(slots, dtype=torch.int64, device=self.device) + self._filled.start
+        self.table.written_at[every_row] = written_at
+        ticks = torch.arange(self.table.clock, self.table.clock + len(items), device=self.device)
         if self.eviction == "lru":
             last = torch.tensor([*dict(zip(slots, range(len(slots)), strict=True)).values()], device=self.device)
-            self._last_used[every_slot[last]] = ticks[last]
         else:
-            inserted = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
-            self._last_used[new_slots] = ticks[inserted]
-        self._clock += len(items)
+            last = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
+        self.table.last_used[every_row[last]] = ticks[last]
+        self.table.clock += len(items)
         return Written(inserted=len(first_row), updated=len(items) - len(first_row), evicted=evicted)
 
     def _make_room(self, count: int, known: list[int]) -> tuple[Tensor, int]:
@@ -326,7 +326,7 @@ class Store:
         slots = torch.arange(filled, filled + free, device=self.device)
         if free == count:
             return slots, 0
-        age_order = self._last_used[:filled].clone()
+        age_order = self.table.last_used[self._filled].clone()
         age_order[torch.tensor(known, dtype=torch.int64, device=self.device)] = torch.iinfo(torch.int64).max
         # A stable order among equals costs a full sort; it is paid once an episode, and only by a full store.
         victims = age_order.argsort(stable=True)[: count - free]
@@ -335,13 +335,13 @@ class Store:
         return torch.cat([slots, victims]), count - free
 
     def _insert(self, first_row: dict[int, int], slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        rows = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
-        if not len(self):
-            self._centre = keys.mean(dim=0)
-        self._values[slots] = values[rows]
-        self._place_keys(slots, keys[rows])
+        chosen = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
         self._hashes[slots.cpu().numpy()] = np.fromiter(first_row, dtype=np.uint64, count=len(first_row))
         self._slot_of.update(zip(first_row, slots.tolist(), strict=True))
+        self.table.lengths[self.number] = len(self)
+        rows = slots + self._filled.start
+        self.table.values[rows] = values[chosen]
+        self.table.place_keys(rows, keys[chosen])
 
     def _update(
         self, slots: list[int], inserted_rows: set[int], keys: Tensor, values: Tensor, rule: UpdateRule, refresh: bool
@@ -359,27 +359,19 @@ class Store:
             rounds[index].append(row)
         for rows in rounds:
             known = torch.tensor([slots[row] for row in rows], dtype=torch.int64, device=self.device)
-            self._values[known] = rule(self._values[known], values[rows])
+            self.values[known] = rule(self.values[known], values[rows])
             if refresh:
-                self._place_keys(known, keys[rows])
+                self.table.place_keys(known + self._filled.start, keys[rows])
 
     def _allocate(self, rows: int) -> None:
-        """Make the tables at least `rows` long, growing by half so that copying stays a constant share of writing.
+        """Have at least `rows` rows, growing by half so that copying stays a constant share of writing.
 
         The centre of the search follows the keys on this occasion, at a cost of the same order.
         """
-        allocated = len(self._hashes)
+        allocated = self.table.allocated(self.number)
         if rows <= allocated:
             return
-        new_rows = min(self.capacity, max(rows, allocated + allocated // 2, _SMALLEST_ALLOCATION))
-        for name in ("_keys", "_squared_norms", "_values", "_written_at", "_last_used"):
-            old = getattr(self, name)
-            grown = old.new_empty(new_rows, *old.shape[1:])
-            grown[:allocated] = old
-            setattr(self, name, grown)
-        hashes = np.empty(new_rows, dtype=np.uint64)
-        hashes[:allocated] = self._hashes
-        self._hashes = hashes
-        if len(self):
-            self._centre = self.keys.mean(dim=0)
-            self._squared_norms[: len(self)] = (self.keys - self._centre).square().sum(dim=1)
+        self.table.allocate(self.number, min(self.capacity, max(rows, allocated + allocated // 2, _SMALLEST_ALLOCATION)))
+        self._hashes = np.resize(self._hashes, self.table.allocated(self.number))
+        if any(self.table.lengths):
+            self.table.recentre()

@@ -1,0 +1,116 @@
+"""The rows behind the stores: one table, in which the rows of each store lie together.
+
+Side by side, all stores are searched by a single matrix product; together, one store by a product with its own rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 32
+"""Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper and
+the second dearer; this is about the best for some ten neighbours or fifty."""
+
+
+class Table:
+    """Rows of several stores, each allocated in whole blocks and grown when they are full.
+
+    Attributes:
+        keys: `[rows, key_size]`.
+        squared_norms: squared distances of the keys to `centre`, inf in rows that are not filled, `[rows]`.
+        values: `[rows]`.
+        written_at: agent step of the last write, int64 `[rows]`.
+        last_used: tick of the last use, or of the insertion, by which memories are evicted, int64 `[rows]`.
+        owners: the store of each block, int64 `[rows / BLOCK]`.
+        centre: a point near the keys, `[key_size]`.
+        centre_length: its distance from the origin.
+        reach: no key is farther from the centre.
+        lengths: filled rows of each store.
+        clock: the next tick.
+    """
+
+    def __init__(self, num_stores: int, key_size: int, device: torch.device | str) -> None:
+        self.keys = torch.zeros(0, key_size, device=device)
+        self.squared_norms = torch.zeros(0, device=device)
+        self.values = torch.zeros(0, device=device)
+        self.written_at = torch.zeros(0, dtype=torch.int64, device=device)
+        self.last_used = torch.zeros(0, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(0, dtype=torch.int64, device=device)
+        self.centre = torch.zeros(key_size, device=device)
+        self.centre_length = 0.0
+        self.reach = 0.0
+        self.lengths = [0] * num_stores
+        self.clock = 0
+        self._starts = [0] * (num_stores + 1)
+
+    def span(self, store: int) -> slice:
+        """All rows allocated to a store."""
+        return slice(self._starts[store], self._starts[store + 1])
+
+    def starts(self, stores: list[int]) -> Tensor:
+        """The first row of each of several stores, int64 `[len(stores)]`."""
+        return torch.tensor([self._starts[store] for store in stores], device=self.owners.device)
+
+    def filled(self, store: int) -> slice:
+        """The rows of a store that hold memories."""
+        return slice(self._starts[store], self._starts[store] + self.lengths[store])
+
+    def allocated(self, store: int) -> int:
+        """Number of rows allocated to a store."""
+        return self._starts[store + 1] - self._starts[store]
+
+    def allocate(self, store: int, rows: int) -> None:
+        """Give a store `rows` rows, rounded up to whole blocks; every store's rows move."""
+        sizes = [self.allocated(other) for other in range(len(self.lengths))]
+        sizes[store] = -(-rows // BLOCK) * BLOCK
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + size)
+        moves = [
+            (slice(start, start + length), self.filled(other))
+            for other, (start, length) in enumerate(zip(starts, self.lengths, strict=False))
+        ]
+        for name in ("keys", "squared_norms", "values", "written_at", "last_used"):
+            old = getattr(self, name)
+            new = old.new_zeros(starts[-1], *old.shape[1:])
+            if name == "squared_norms":
+                new.fill_(torch.inf)
+            for target, source in moves:
+                new[target] = old[source]
+            setattr(self, name, new)
+        numbers = torch.arange(len(sizes), device=self.owners.device)
+        self.owners = numbers.repeat_interleave(torch.tensor(sizes, device=self.owners.device) // BLOCK)
+        self._starts = starts
+
+    def begin_at(self, centre: Tensor) -> None:
+        """Set the centre `[key_size]` of a table that holds nothing yet."""
+        self.centre = centre.clone()
+        self.centre_length = centre.norm().item()
+        self.reach = 0.0
+
+    def place_keys(self, rows: Tensor, keys: Tensor) -> None:
+        """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`."""
+        self.keys[rows] = keys
+        squared_norms = (keys - self.centre).square().sum(dim=1)
+        self.squared_norms[rows] = squared_norms
+        self._reach(squared_norms)
+
+    def recentre(self) -> None:
+        """Move the centre to the mean of the stores' means; costs a pass over them."""
+        filled = [self.filled(store) for store, length in enumerate(self.lengths) if length]
+        self.centre = torch.cat([self.keys[span].mean(dim=0, keepdim=True) for span in filled]).mean(dim=0)
+        self.centre_length = self.centre.norm().item()
+        self.reach = 0.0
+        for span in filled:
+            self.squared_norms[span] = (self.keys[span] - self.centre).square().sum(dim=1)
+            self._reach(self.squared_norms[span])
+
+    def touch(self, rows: Tensor) -> None:
+        """Count rows, int64 of any shape, as used now; one tick, however many they are."""
+        self.last_used[rows] = self.clock
+        self.clock += 1
+
+    def _reach(self, squared_norms: Tensor) -> None:
+        if len(squared_norms):
+            self.reach = max(self.reach, squared_norms.max().sqrt().item())

@@ -1,0 +1,104 @@
+"""Whole benchmarks, on a grid world: tiny runs in processes of their own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import atari, grid_world, quickstart, results, throughput
+from benchmarks.runner import CommonOptions, Preset, prepare
+from tests.programs import complaint, run
+from train import make_agent, make_world
+from training.loop import training_loop
+from training.seeding import EpisodeSeeds
+
+TINY = ("--agents", "mfec", "random", "--steps", "1600", "--steps_per_row", "400", "--eval_games", "2")
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    monkeypatch.chdir(results.REPOSITORY)
+
+
+def random_returns(seed: int, steps: int) -> list[tuple[int, float]]:
+    """The training episodes of the random agent in the empty room: the step each ended at, and its return."""
+    options = CommonOptions(out=Path("grid_world.csv"))
+    ((config, _),) = prepare(options, [Preset("grid_world_random")], seed, steps)
+    world = make_world(config)
+    loop = training_loop(world, make_agent(config, world), EpisodeSeeds(seed), steps)
+    return [(record.step, episode.episode_return) for record in loop for episode in record.episodes]
+
+
+def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path, capsys):
+    table = tmp_path / "grid_world.csv"
+    run(grid_world.main, *TINY, "--seeds", 5, "--out", table)
+    first = results.read(table)
+    assert {(row.experiment, row.world, row.variant, row.seed) for row in first} == {
+        ("grid_world", "MiniGrid-Empty-8x8-v0", "", 5)
+    }
+
+    curve = {row.steps: row.value for row in first if (row.agent, row.metric) == ("random", "return")}
+    episodes = random_returns(5, 1600)
+    expected = {}
+    for end in (400, 800, 1200, 1600):
+        ended = [score for step, score in episodes if end - 400 < step <= end]
+        if ended:
+            expected[end] = np.mean(ended)
+    assert curve == pytest.approx(expected, rel=1e-6)
+    finals = {row.metric: row.value for row in first if row.agent == "random" and row.steps == 1600}
+    assert finals["return_over_run"] == pytest.approx(np.mean([score for _, score in episodes]), rel=1e-6)
+    assert finals["return_last_20"] == pytest.approx(np.mean([score for _, score in episodes][-20:]), rel=1e-6)
+    assert 0 <= finals["eval_return"] <= 1
+    assert finals["steps_per_second"] > 10 and 50 < finals["peak_megabytes"] < 2000
+    for metric in ("exact_hit_rate", "known_state_rate"):
+        rates = [row.value for row in first if (row.agent, row.metric) == ("mfec", metric)]
+        assert all(0 <= rate <= 1 for rate in rates) and rates[-1] > 0.5
+
+    # As if stopped before the last run: that one alone is done again.
+    results_of_mfec = [row for row in first if row.agent == "mfec"]
+    table.unlink()
+    results.add(table, results_of_mfec)
+    capsys.readouterr()
+    run(grid_world.main, *TINY, "--seeds", 5, "--out", table)
+    assert "1 of 2 runs are there, 1 to do" in capsys.readouterr().out
+    again = results.read(table)
+    assert again[: len(results_of_mfec)] == results_of_mfec
+    measured = [(row.agent, row.steps, row.metric, row.value) for row in again if "return" in row.metric]
+    assert sorted(measured) == sorted(
+        (row.agent, row.steps, row.metric, row.value) for row in first if "return" in row.metric
+    )
+
+
+def test_presets_become_agents_and_variants_with_their_overrides():
+    options = CommonOptions(out=Path("x.csv"), override=("agent.n_step=20",), variant="short", num_envs=2, machine="m")
+    presets = [Preset("atari_nec", ("--env.game", "qbert")), Preset("atari_nec_frozen", ("--env.game", "pong"))]
+    (config, blank), (frozen_config, frozen_blank) = prepare(options, presets, 7, 500)
+    assert (config.agent.n_step, config.num_envs, config.seed, config.steps) == (20, 2, 7, 500)
+    assert (config.agent.train_encoder, frozen_config.agent.train_encoder) == (True, False)
+    assert blank.run() == ("x", "qbert", "nec", "short", 7)
+    assert frozen_blank.run() == ("x", "pong", "nec", "frozen-encoder+short", 7)
+    assert blank.machine == "m"
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "words"),
+    [
+        (atari.main, ["--override", "agent.n_step=3"], "--variant"),
+        (atari.main, ["--override", "agent.n_step", "--variant", "x"], "NAME=VALUE"),
+        (atari.main, ["--agents", "mfec", "--override", "agent.n_step=3", "--variant", "x"], "agent.n_step"),
+        (atari.main, ["--games", "pongg"], "pong"),
+        (atari.main, ["--agents", "mfex"], "atari_mfec.yaml"),
+        (atari.main, ["--gamez", "pong"], "--games"),
+        (grid_world.main, ["--ids", "MiniGrid-Empty-8x9-v0"], "MiniGrid-Empty-8x8-v0"),
+        (quickstart.main, ["--jobs", "0"], "jobs"),
+        (throughput.main, ["--first", "100", "--last", "100"], "--last"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_anything_runs(tmp_path, capsys, main, arguments, words):
+    assert words in complaint(main, capsys, *arguments, "--out", tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_table_that_is_none_is_refused_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text("something else\n")
+    assert "not a table of results" in complaint(grid_world.main, capsys, "--out", tmp_path / "table.csv")

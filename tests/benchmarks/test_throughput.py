@@ -1,0 +1,80 @@
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks import results, throughput
+from benchmarks.throughput import PARTS, Stopwatch
+from benchmarks.workers import Job
+from tests.programs import run
+
+
+def do_here(jobs: Sequence[Job], *_: object) -> None:
+    for job in jobs:
+        job.function(lambda steps, words: None, *job.arguments)
+
+
+class Clock:
+    """A clock that only goes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_time_in_nested_functions_counts_once_and_for_the_outermost(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+
+    class Inner:
+        def look(self, seconds: float) -> float:
+            clock.now += seconds
+            return seconds
+
+    class Outer:
+        def update(self, inner: Inner) -> float:
+            clock.now += 1.0
+            return inner.look(2.0) + inner.look(4.0)
+
+        def fail(self, inner: Inner) -> None:
+            inner.look(8.0)
+            raise KeyError
+
+    look, update, fail = Inner.look, Outer.update, Outer.fail
+    stopwatch, inner, outer = Stopwatch(), Inner(), Outer()
+    with stopwatch.on({"lookup": [(Inner, "look")], "update": [(Outer, "update"), (Outer, "fail")]}):
+        assert outer.update(inner) == 6.0
+        assert inner.look(16.0) == 16.0
+        with pytest.raises(KeyError):
+            outer.fail(inner)
+        inner.look(32.0)
+        clock.now += 64.0
+    assert stopwatch.seconds == {"update": 1.0 + 2.0 + 4.0 + 8.0, "lookup": 16.0 + 32.0}
+    assert (Inner.look, Outer.update, Outer.fail) == (look, update, fail)
+
+
+def test_the_shares_of_an_agent_add_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(results.REPOSITORY)
+    functions = [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())]
+    table = tmp_path / "throughput.csv"
+    # The worker's process is left out: what is tested is what it does.
+    monkeypatch.setattr(throughput, "do_missing", do_here)
+    arguments = ["--game", "breakout", "--agents", "nec", "--first", 400, "--last", 480, "--num_envs", 2]
+    run(throughput.main, *arguments, "--threads", 1, "--out", table)
+    assert [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())] == functions
+
+    rows = results.read(table)
+    assert {(row.experiment, row.world, row.agent) for row in rows} == {("throughput", "breakout", "nec")}
+    final = {row.metric: row.value for row in rows}
+    shares = {metric: value for metric, value in final.items() if metric.startswith("share_")}
+    assert shares.keys() == {f"share_{part}" for part in (*PARTS, "other")}
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
+    assert all(shares[name] > 0 for name in ("share_environment", "share_encoding", "share_lookup", "share_other"))
+    # 20 updates of 32 in 40 steps of two environments: whatever the machine, most of the time.
+    assert shares["share_update"] > 0.3
+    assert final["memories"] > 0 and final["memory_megabytes"] > 0 and final["replay_megabytes"] > 0
+    curve = [(row.steps, row.value) for row in rows if row.metric == "memories"]
+    assert [steps for steps, _ in curve] == list(range(400, 481, 10))
+    assert curve == sorted(curve)
