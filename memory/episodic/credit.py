@@ -58,17 +58,15 @@ class TrainableMemories:
         mean_square = key_gradients[mask].square().mean().item()
         self.squared_gradient = self.decay * self.squared_gradient + (1 - self.decay) * mean_square
         key_step = self.key_learning_rate / (self.squared_gradient**0.5 + 1e-8)
-        for action in actions.unique().tolist():
-            store = self.memory.stores[action]
-            entries = mask & (actions == action)[:, None]
-            slots, inverse = recall.indices[entries].unique(return_inverse=True)
-            if self.value_learning_rate:
-                total = value_gradients.new_zeros(len(slots)).index_add_(0, inverse, value_gradients[entries])
-                store.set_values(slots, store.values[slots] - self.value_learning_rate * total)
-            if self.key_learning_rate:
-                total = key_gradients.new_zeros(len(slots), store.key_size)
-                total.index_add_(0, inverse, key_gradients[entries])
-                store.set_keys(slots, store.keys[slots] - key_step * total)
+        rows, inverse = self.memory.rows(actions, recall.indices)[mask].unique(return_inverse=True)
+        table = self.memory.table
+        if self.value_learning_rate:
+            total = value_gradients.new_zeros(len(rows)).index_add_(0, inverse, value_gradients[mask])
+            table.values[rows] -= self.value_learning_rate * total
+        if self.key_learning_rate:
+            total = key_gradients.new_zeros(len(rows), key_gradients.shape[2])
+            total.index_add_(0, inverse, key_gradients[mask])
+            table.place_keys(rows, table.keys[rows] - key_step * total)
 
     def state_dict(self) -> dict[str, Any]:
         """The running second moment; keys and values belong to the memory's own state."""

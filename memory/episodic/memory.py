@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import nearest
+from memory.episodic.neighbours import Neighbours, nearest_in_each, nearest_in_own
 from memory.episodic.recall import Recall
 from memory.episodic.store import Store, UpdateRule, Written
 from memory.episodic.table import Table
@@ -83,20 +83,9 @@ class EpisodicMemory:
         if not actions or not all(len(self.stores[action]) for action in actions):
             raise ValueError(f"actions must name stores that hold memories, got {actions}")
         self.stores[0].check_queries(queries)
-        with torch.no_grad():
-            found = nearest(self.table, queries, actions, self.neighbours)
-            distances, rows, keys = (entry.flatten(0, 1) for entry in found)
-            valid = distances.isfinite()
-            if touch and self.eviction == "lru":
-                self.table.touch(rows)
-            return Recall(
-                indices=rows - self.table.starts(actions).repeat(len(queries))[:, None],
-                distances=distances,
-                keys=keys,
-                values=self.table.values[rows],
-                weights=self.kernel(queries.repeat_interleave(len(actions), dim=0), keys, valid),
-                written_at=self.table.written_at[rows],
-            )
+        stores = torch.tensor(actions, device=queries.device)
+        found = nearest_in_each(self.table, queries, stores, self.neighbours)
+        return self._recall(queries.repeat_interleave(len(actions), dim=0), stores.repeat(len(queries)), found, touch)
 
     def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
@@ -105,12 +94,14 @@ class EpisodicMemory:
             ValueError: if a store that is asked is empty, or there is not one known action for each query.
         """
         self._check_actions(actions, len(queries))
-        order, recalls = [], []
-        for action in actions.unique().tolist():
-            rows = (actions == action).nonzero().squeeze(1)
-            order.append(rows)
-            recalls.append(self.stores[action].read(queries[rows], self.neighbours, self.kernel, touch))
-        return Recall.concatenate(recalls).rows(torch.cat(order).argsort())
+        self.stores[0].check_queries(queries)
+        if not all(len(self.stores[action]) for action in actions.unique().tolist()):
+            raise ValueError("an empty store cannot be read: write to it first")
+        return self._recall(queries, actions, nearest_in_own(self.table, queries, actions, self.neighbours), touch)
+
+    def rows(self, actions: Tensor, slots: Tensor) -> Tensor:
+        """The table's rows of `slots [batch, ...]` of the stores of `actions`, int64 `[batch]`."""
+        return slots + self.table.starts(actions).view(-1, *[1] * (slots.ndim - 1))
 
     def write(
         self,
@@ -151,6 +142,18 @@ class EpisodicMemory:
             raise ValueError(f"the saved memory has {len(state['stores'])} actions, this one {len(self.stores)}")
         for store, saved in zip(self.stores, state["stores"], strict=True):
             store.load_state_dict(saved)
+
+    def _recall(self, queries: Tensor, actions: Tensor, found: Neighbours, touch: bool) -> Recall:
+        if touch and self.eviction == "lru":
+            self.table.touch(found.rows)
+        return Recall(
+            indices=found.rows - self.table.starts(actions)[:, None],
+            distances=found.distances,
+            keys=found.keys,
+            values=self.table.values[found.rows],
+            weights=self.kernel(queries, found.keys, found.distances.isfinite()),
+            written_at=self.table.written_at[found.rows],
+        )
 
     def _check_actions(self, actions: Tensor, batch: int) -> None:
         if actions.shape != (batch,) or actions.dtype != torch.int64:

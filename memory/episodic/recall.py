@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -45,28 +44,3 @@ class Recall:
     def ages(self, now: int) -> Tensor:
         """Agent steps since each memory was last written, int64 `[batch, neighbours]`."""
         return now - self.written_at
-
-    @staticmethod
-    def concatenate(recalls: list[Recall]) -> Recall:
-        """Stack recalls of different widths row-wise, padding the narrow ones."""
-        width = max(recall.indices.shape[1] for recall in recalls)
-        padded = [recall._padded(width) for recall in recalls]
-        return Recall(**{name: torch.cat([getattr(recall, name) for recall in padded]) for name in _FIELDS})
-
-    def rows(self, order: Tensor) -> Recall:
-        """The same recall with its rows taken in `order`, int64 `[batch]`."""
-        return Recall(**{name: getattr(self, name)[order] for name in _FIELDS})
-
-    def _padded(self, width: int) -> Recall:
-        missing = width - self.indices.shape[1]
-        if missing == 0:
-            return self
-        nearest = {name: getattr(self, name)[:, :1] for name in _FIELDS}
-        nearest["distances"] = torch.full_like(nearest["distances"], torch.inf)
-        nearest["weights"] = torch.zeros_like(nearest["weights"])
-        return Recall(**{
-            name: torch.cat([getattr(self, name), *[nearest[name]] * missing], dim=1) for name in _FIELDS
-        })
-
-
-_FIELDS = tuple(Recall.__dataclass_fields__)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import nearest
+from memory.episodic.neighbours import nearest_in_own
 from memory.episodic.recall import Recall
 from memory.episodic.table import Table
 
@@ -150,8 +150,8 @@ class Store:
         if not len(self):
             raise ValueError("an empty store cannot be read: write to it first")
         with torch.no_grad():
-            found = nearest(self.table, queries, [self.number], neighbours)
-            distances, rows, keys = (entry.squeeze(1) for entry in found)
+            number = torch.full((len(queries),), self.number, device=self.device)
+            distances, rows, keys = nearest_in_own(self.table, queries, number, neighbours)
             if touch:
                 self._touch_rows(rows)
             return Recall(

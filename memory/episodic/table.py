@@ -43,14 +43,15 @@ class Table:
         self.lengths = [0] * num_stores
         self.clock = 0
         self._starts = [0] * (num_stores + 1)
+        self._first_rows = torch.zeros(num_stores, dtype=torch.int64, device=device)
 
     def span(self, store: int) -> slice:
         """All rows allocated to a store."""
         return slice(self._starts[store], self._starts[store + 1])
 
-    def starts(self, stores: list[int]) -> Tensor:
-        """The first row of each of several stores, int64 `[len(stores)]`."""
-        return torch.tensor([self._starts[store] for store in stores], device=self.owners.device)
+    def starts(self, stores: Tensor) -> Tensor:
+        """The first row of each of `stores`, int64 `[batch]`."""
+        return self._first_rows[stores]
 
     def filled(self, store: int) -> slice:
         """The rows of a store that hold memories."""
@@ -82,6 +83,7 @@ class Table:
         numbers = torch.arange(len(sizes), device=self.owners.device)
         self.owners = numbers.repeat_interleave(torch.tensor(sizes, device=self.owners.device) // BLOCK)
         self._starts = starts
+        self._first_rows = torch.tensor(starts[:-1], device=self.owners.device)
 
     def begin_at(self, centre: Tensor) -> None:
         """Set the centre `[key_size]` of a table that holds nothing yet."""
