@@ -101,7 +101,7 @@ class DQN:
 
     def observe(self, transition: Transition) -> None:
         self.step += len(transition.actions)
-        for env in np.flatnonzero(self._starting):
+        for env in np.flatnonzero(self._starting).tolist():
             self.replay.start(env, transition.observations[env])
         every_env = np.arange(len(transition.actions))
         slots = self.replay.newest % self.replay.rows

@@ -75,10 +75,12 @@ class MFEC:
         actions = epsilon_greedy(action_values, self.epsilon if epsilon is None else epsilon, self.rng)
         if training:
             self._acting_on = keys.cpu().numpy()
-            self.statistics.add({
-                "memory/exact_hit_rate": float(exact[np.arange(len(actions)), actions].mean()),
-                "memory/known_state_rate": float(exact.any(axis=1).mean()),
-            })
+            self.statistics.add(
+                {
+                    "memory/exact_hit_rate": float(exact[np.arange(len(actions)), actions].mean()),
+                    "memory/known_state_rate": float(exact.any(axis=1).mean()),
+                }
+            )
             if self.statistics.due():
                 self._sample_recall(keys, actions)
         return actions
@@ -91,7 +93,7 @@ class MFEC:
             actions=transition.actions,
             rewards=transition.rewards,
         )
-        self._finished += [self.episodes.pop(env) for env in np.flatnonzero(transition.ended)]
+        self._finished += [self.episodes.pop(env) for env in np.flatnonzero(transition.ended).tolist()]
 
     def learn(self) -> Metrics | None:
         """Write one finished episode into the memory."""
@@ -139,23 +141,15 @@ class MFEC:
 
     def _action_values(self, keys: torch.Tensor, hashes: np.ndarray, touch: bool) -> tuple[np.ndarray, np.ndarray]:
         """Value of each action (eq. 2), and where it is an exact match's, each `[batch, actions]`."""
-        stores = self.memory.stores
-        values = np.full((len(hashes), len(stores)), np.inf)
-        exact = np.zeros(values.shape, dtype=bool)
-        tried = [action for action, store in enumerate(stores) if len(store) >= self.memory.neighbours]
-        if not tried:
-            return values, exact
-        recall = self.memory.read_each(keys, tried, touch)
-        values[:, tried] = recall.estimates().unflatten(0, (-1, len(tried))).cpu().numpy()
-        for action in tried:
-            slots = stores[action].find(hashes)
-            known = (slots >= 0).cpu().numpy()
-            if known.any():
-                slots = slots[slots >= 0]
-                values[known, action] = stores[action].values[slots].cpu().numpy()
-                exact[known, action] = True
-                if touch:
-                    stores[action].touch(slots)
+        tried = np.array([len(store) >= self.memory.neighbours for store in self.memory.stores])
+        values = np.full((len(hashes), len(tried)), np.inf)
+        if not tried.any():
+            return values, np.zeros(values.shape, dtype=bool)
+        recall = self.memory.read_each(keys, np.flatnonzero(tried).tolist(), touch)
+        values[:, tried] = recall.estimates().unflatten(0, (len(keys), -1)).cpu().numpy()
+        exact_values, known = (answer.cpu().numpy() for answer in self.memory.exact(hashes, touch))
+        exact = known & tried
+        values[exact] = exact_values[exact]
         return values, exact
 
     def _sample_recall(self, keys: torch.Tensor, actions: np.ndarray) -> None:

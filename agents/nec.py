@@ -130,7 +130,7 @@ class NEC:
 
     def observe(self, transition: Transition) -> None:
         self.step += len(transition.actions)
-        for env in np.flatnonzero(self._starting):
+        for env in np.flatnonzero(self._starting).tolist():
             self.replay.start(env, transition.observations[env])
         keys, state_values = self._acting_on
         self.episodes.append(
@@ -141,7 +141,7 @@ class NEC:
             state_values=state_values,
             rows=self.replay.newest,
         )
-        for env in np.flatnonzero(transition.ended):
+        for env in np.flatnonzero(transition.ended).tolist():
             self._finished.append(self._with_returns(env, transition))
         self.replay.append(transition.next_observations)
         self._starting = transition.ended

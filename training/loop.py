@@ -43,7 +43,7 @@ def training_loop(world: VectorEnv, agent: Agent, seeds: EpisodeSeeds, steps: in
     """
     num_envs = world.num_envs
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
-    observations, infos = world.reset(seed=seeds.next(num_envs))
+    observations, infos = world.reset(seed=seeds.next(num_envs))  # type: ignore[arg-type]
     for step in range(num_envs, steps + num_envs, num_envs):
         state_hashes = infos["state_hash"]
         actions = agent.act(observations, state_hashes)
@@ -68,7 +68,8 @@ def training_loop(world: VectorEnv, agent: Agent, seeds: EpisodeSeeds, steps: in
         observations = next_observations
         if episodes:
             returns[ended], lengths[ended] = 0.0, 0
-            observations, infos = world.reset(seed=seeds.next(len(episodes)), options={"reset_mask": ended})
+            new_seeds = seeds.next(len(episodes))
+            observations, infos = world.reset(seed=new_seeds, options={"reset_mask": ended})  # type: ignore[arg-type]
         metrics = []
         while (learned := agent.learn()) is not None:
             metrics.append(learned)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from memory.episodic.memory import EpisodicMemory
@@ -13,7 +12,7 @@ from memory.episodic.recall import Recall
 
 
 class TrainableMemories:
-    """Stored keys and values as parameters, trained by the same backward pass as the network (Pritzel et al. 2017, 3.3).
+    """Stored keys and values as parameters, trained by the network's backward pass (Pritzel et al. 2017, section 3.3).
 
     The paper gives neither optimiser state nor rates for them. Here values take plain gradient steps on half the
     squared error of each query, so that a memory of weight w moves by `value_learning_rate * w * error`: the tabular

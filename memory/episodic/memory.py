@@ -99,6 +99,26 @@ class EpisodicMemory:
             raise ValueError("an empty store cannot be read: write to it first")
         return self._recall(queries, actions, nearest_in_own(self.table, queries, actions, self.neighbours), touch)
 
+    def exact(self, hashes: np.ndarray, touch: bool = True) -> tuple[Tensor, Tensor]:
+        """The values of states stored before, by their hash, in every action's store.
+
+        Args:
+            hashes: uint64 `[batch]`.
+            touch: whether a match counts as use.
+
+        Returns:
+            Values, 0 where there is no match, and whether there is one, bool; each `[batch, actions]`.
+        """
+        slots = torch.stack([store.find(hashes) for store in self.stores], dim=1)
+        known = slots >= 0
+        values = torch.zeros(slots.shape, device=slots.device)
+        actions = known.nonzero()[:, 1]
+        rows = self.rows(actions, slots[known])
+        values[known] = self.table.values[rows]
+        if touch and self.eviction == "lru":
+            self.table.touch(rows)
+        return values, known
+
     def rows(self, actions: Tensor, slots: Tensor) -> Tensor:
         """The table's rows of `slots [batch, ...]` of the stores of `actions`, int64 `[batch]`."""
         return slots + self.table.starts(actions).view(-1, *[1] * (slots.ndim - 1))

@@ -371,7 +371,9 @@ class Store:
         allocated = self.table.allocated(self.number)
         if rows <= allocated:
             return
-        self.table.allocate(self.number, min(self.capacity, max(rows, allocated + allocated // 2, _SMALLEST_ALLOCATION)))
+        self.table.allocate(
+            self.number, min(self.capacity, max(rows, allocated + allocated // 2, _SMALLEST_ALLOCATION))
+        )
         self._hashes = np.resize(self._hashes, self.table.allocated(self.number))
         if any(self.table.lengths):
             self.table.recentre()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
-"""Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper and
-the second dearer; this is about the best for some ten neighbours or fifty."""
+"""Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper
+and the second dearer; this is about the best for some ten neighbours or fifty."""
 
 
 class Table:
