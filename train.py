@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
     """Agent steps between two rows of metrics."""
     steps_per_checkpoint: int = Field(100_000, ge=1)
     """Agent steps between two checkpoints; one is always written at the end."""
-    keep_checkpoints: int = Field(1, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
     """How many of the newest checkpoints are kept."""
 
 
@@ -174,7 +174,11 @@ def train(config: RunConfig, name: str) -> Path:
                 logged, logged_step, next_log = now, step, step + config.steps_per_log
             if step >= next_checkpoint or step >= config.steps:
                 state = {"agent_name": config.agent.name, "world": title(config.env), "agent": agent.state_dict()}
-                checkpoint.save(run.checkpoints, state, step, config.keep_checkpoints)
+                try:
+                    checkpoint.save(run.checkpoints, state, step, config.keep_checkpoints)
+                except checkpoint.CheckpointError as error:
+                    # The run is worth more than one of its checkpoints, and the older ones are as they were.
+                    print(f"warning: {error}", file=sys.stderr)
                 next_checkpoint = step + config.steps_per_checkpoint
     seconds = time.perf_counter() - started
     world.close()

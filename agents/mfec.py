@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import GaussianProjection
@@ -39,6 +39,13 @@ class MFECConfig(BaseModel):
     """Discount for each step."""
     epsilon: float = Field(0.005, ge=0.0, le=1.0)
     """Chance of a random action."""
+
+    @model_validator(mode="after")
+    def _can_hold_neighbours(self) -> MFECConfig:
+        # An action with fewer memories counts as infinitely good: it would be taken for ever.
+        if self.capacity < self.neighbours:
+            raise ValueError(f"capacity must be at least neighbours, {self.neighbours}, got {self.capacity}")
+        return self
 
 
 class MFEC:
@@ -74,13 +81,11 @@ class MFEC:
         action_values, exact = self._action_values(keys, state_hashes, touch=training)
         actions = epsilon_greedy(action_values, self.epsilon if epsilon is None else epsilon, self.rng)
         if training:
-            self._acting_on = keys.cpu().numpy()
-            self.statistics.add(
-                {
-                    "memory/exact_hit_rate": float(exact[np.arange(len(actions)), actions].mean()),
-                    "memory/known_state_rate": float(exact.any(axis=1).mean()),
-                }
-            )
+            self._acting_on = {
+                "keys": keys.cpu().numpy(),
+                "exact_hits": exact[np.arange(len(actions)), actions],
+                "known_states": exact.any(axis=1),
+            }
             if self.statistics.due():
                 self._sample_recall(keys, actions)
         return actions
@@ -88,7 +93,7 @@ class MFEC:
     def observe(self, transition: Transition) -> None:
         self.step += len(transition.actions)
         self.episodes.append(
-            keys=self._acting_on,
+            **self._acting_on,
             hashes=transition.state_hashes,
             actions=transition.actions,
             rewards=transition.rewards,
@@ -116,6 +121,8 @@ class MFEC:
             "memory/inserted": written.inserted,
             "memory/updated": written.updated,
             "memory/evictions": written.evicted,
+            "memory/exact_hit_rate": float(episode["exact_hits"].mean()),
+            "memory/known_state_rate": float(episode["known_states"].mean()),
             **self.statistics.flush(),
         }
 
@@ -176,6 +183,8 @@ def make_mfec(config: MFECConfig, world: WorldSpec, rng: np.random.Generator, de
             world.num_envs,
             {
                 "keys": ((config.key_size,), np.float32),
+                "exact_hits": ((), bool),
+                "known_states": ((), bool),
                 "hashes": ((), np.uint64),
                 "actions": ((), np.int64),
                 "rewards": ((), np.float64),

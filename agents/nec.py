@@ -41,7 +41,7 @@ class NECConfig(BaseModel):
     kernel_delta: float = Field(1e-3, gt=0.0)
     """Added to squared distances in the kernel."""
     eviction: Literal["lru", "fifo"] = "lru"
-    """What makes place in a full dictionary: the memory least recently recalled, or the one inserted first."""
+    """What makes place in a full dictionary: the memory least recently used (read or written), or inserted first."""
     discount: float = Field(0.99, ge=0.0, le=1.0)
     """Discount for each step."""
     n_step: int = Field(100, ge=1)
@@ -121,7 +121,12 @@ class NEC:
         chance = self.epsilon(self.step) if epsilon is None else epsilon
         actions = epsilon_greedy(action_values, chance, self.rng)
         if training:
-            self._acting_on = keys.cpu().numpy(), action_values.max(axis=1)
+            _, known = self.memory.exact(state_hashes, touch=False)
+            self._acting_on = {
+                "keys": keys.cpu().numpy(),
+                "state_values": action_values.max(axis=1),
+                "exact_hits": known.cpu().numpy()[np.arange(len(actions)), actions],
+            }
             self.statistics.add({"charts/q_value": float(action_values.max(axis=1).mean())})
             if self.statistics.due() and min(map(len, self.memory.stores)):
                 recall = self.memory.read(keys, torch.from_numpy(actions).to(self.device), touch=False)
@@ -132,13 +137,11 @@ class NEC:
         self.step += len(transition.actions)
         for env in np.flatnonzero(self._starting).tolist():
             self.replay.start(env, transition.observations[env])
-        keys, state_values = self._acting_on
         self.episodes.append(
-            keys=keys,
+            **self._acting_on,
             hashes=transition.state_hashes,
             actions=transition.actions,
             rewards=transition.rewards,
-            state_values=state_values,
             rows=self.replay.newest,
         )
         for env in np.flatnonzero(transition.ended).tolist():
@@ -232,7 +235,7 @@ class NEC:
             "memory/inserted": written.inserted,
             "memory/updated": written.updated,
             "memory/evictions": written.evicted,
-            "memory/exact_hit_rate": written.updated / (written.updated + written.inserted),
+            "memory/exact_hit_rate": float(episode["exact_hits"].mean()),
             "charts/epsilon": self.epsilon(self.step),
             **self.statistics.flush(),
         }
@@ -275,6 +278,7 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
         "actions": ((), np.int64),
         "rewards": ((), np.float64),
         "state_values": ((), np.float64),
+        "exact_hits": ((), bool),
         "rows": ((), np.int64),
     }
     return NEC(

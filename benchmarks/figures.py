@@ -73,7 +73,10 @@ REPORTS = {
         (
             Figure("return", "Return of training episodes", frames_per_step=4),
             Figure(
-                "exact_hit_rate", "Share of exact matches (NEC: of writes)", frames_per_step=4, suffix="_exact_matches"
+                "exact_hit_rate",
+                "Share of exact matches",
+                frames_per_step=4,
+                suffix="_exact_matches",
             ),
         ),
         dopamine=True,

@@ -46,7 +46,7 @@ from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, known_runs, name_of, peak_megabytes, prepare
 from benchmarks.workers import Job, Report
 from envs.world import World
-from memory.episodic import EpisodicMemory, Store
+from memory.episodic import EpisodicMemory
 from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import training_loop
@@ -59,7 +59,7 @@ MARKS = 8
 PARTS: dict[str, list[tuple[type, str]]] = {
     "environment": [(World, "step"), (World, "reset")],
     "encoding": [(GaussianProjection, "__call__"), (Encoder, "forward")],
-    "lookup": [(EpisodicMemory, "recall_action"), (EpisodicMemory, "read"), (Store, "find"), (Store, "touch")],
+    "lookup": [(EpisodicMemory, "read_each"), (EpisodicMemory, "read"), (EpisodicMemory, "exact")],
     "write": [(EpisodicMemory, "write"), (Replay, "append"), (Replay, "start")],
     "update": [(NEC, "_update"), (DQN, "_update")],
 }

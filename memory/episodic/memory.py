@@ -66,6 +66,7 @@ class EpisodicMemory:
         """Bytes held by the tables of all stores."""
         return sum(store.nbytes for store in self.stores)
 
+    @torch.no_grad()
     def read_each(self, queries: Tensor, actions: list[int], touch: bool = True) -> Recall:
         """Recall for every query from the stores of several actions, by one search.
 
@@ -87,6 +88,7 @@ class EpisodicMemory:
         found = nearest_in_each(self.table, queries, stores, self.neighbours)
         return self._recall(queries.repeat_interleave(len(actions), dim=0), stores.repeat(len(queries)), found, touch)
 
+    @torch.no_grad()
     def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
 
