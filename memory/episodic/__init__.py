@@ -1,14 +1,16 @@
 """Episodic memory: (key, value) pairs outside the network, read by nearest neighbours.
 
-Read the files in this order: `recall` (what a read answers), `kernels` (how neighbours are weighed), `neighbours`
-(how they are found), `store` (one action's memories), `memory` (all actions), `credit` (gradients into memories).
+Read the files in this order: `recall` (what a read answers), `kernels` (how neighbours are weighed), `table` (the
+rows), `neighbours` (how they are found), `updates` (what a rewrite does), `store` (one action's memories), `memory`
+(all actions), `credit` (gradients into memories).
 """
 
 from memory.episodic.credit import TrainableMemories
 from memory.episodic.kernels import CosineSoftmax, InverseDistance, Kernel, UniformMean
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.recall import Recall
-from memory.episodic.store import Store, Tabular, Written, maximum
+from memory.episodic.store import Store
+from memory.episodic.updates import Tabular, Written, maximum
 
 __all__ = [
     "CosineSoftmax",

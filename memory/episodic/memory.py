@@ -11,8 +11,9 @@ from torch import Tensor
 from memory.episodic.kernels import Kernel
 from memory.episodic.neighbours import Neighbours, nearest_in_each, nearest_in_own
 from memory.episodic.recall import Recall
-from memory.episodic.store import Store, UpdateRule, Written
+from memory.episodic.store import Store
 from memory.episodic.table import Table
+from memory.episodic.updates import UpdateRule, Written
 
 
 class EpisodicMemory:

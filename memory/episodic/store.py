@@ -6,8 +6,6 @@ the table is full, the memory least recently used (or first inserted) makes plac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,38 +16,9 @@ from memory.episodic.kernels import Kernel
 from memory.episodic.neighbours import nearest_in_own
 from memory.episodic.recall import Recall
 from memory.episodic.table import Table
-
-UpdateRule = Callable[[Tensor, Tensor], Tensor]
-"""From the old and the new values of memories that are written again to the values they keep."""
+from memory.episodic.updates import UpdateRule, Written
 
 _SMALLEST_ALLOCATION = 256
-
-
-def maximum(old: Tensor, new: Tensor) -> Tensor:
-    """Keep the best return ever seen (Blundell et al. 2016, eq. 1)."""
-    return torch.maximum(old, new)
-
-
-@dataclass(frozen=True)
-class Tabular:
-    """Move towards the new value by `learning_rate` (Pritzel et al. 2017, eq. 4)."""
-
-    learning_rate: float
-
-    def __call__(self, old: Tensor, new: Tensor) -> Tensor:
-        return old + self.learning_rate * (new - old)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What became of a batch of writes."""
-
-    inserted: int = 0
-    updated: int = 0
-    evicted: int = 0
-
-    def __add__(self, other: Written) -> Written:
-        return Written(self.inserted + other.inserted, self.updated + other.updated, self.evicted + other.evicted)
 
 
 class Store:

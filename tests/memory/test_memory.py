@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.recall import Recall
-from memory.episodic.store import Store, Tabular, maximum
+from memory.episodic.store import Store
+from memory.episodic.updates import Tabular, maximum
 from tests.memory.oracle import OracleStore, assert_recalls_nearest, assert_same_memories, inverse_distance
 
 ACTIONS = 3

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from memory.episodic.kernels import InverseDistance, UniformMean
-from memory.episodic.store import Store, Tabular, maximum
+from memory.episodic.store import Store
+from memory.episodic.updates import Tabular, maximum
 from tests.memory.oracle import OracleStore, assert_recalls_nearest, assert_same_memories, inverse_distance
 
 # Few enough that duplicates and exact matches are frequent; chosen so that any narrower or signed or floating reading
