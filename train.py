@@ -14,6 +14,8 @@ TensorBoard events, checkpoints, and its result (result.json).
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -27,10 +29,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import agents
 import envs
-from agents import AgentConfig, WorldSpec
+from agents import AgentConfig, RandomAgent, WorldSpec
 from envs import WorldConfig
 from training import checkpoint, scores
 from training.command_line import UsageError, guarded, load_preset, parse_overrides
+from training.evaluation import play_games
 from training.logger import Averages, Logger
 from training.loop import training_loop
 from training.options import options_of
@@ -114,18 +117,16 @@ def random_score(config: RunConfig) -> float:
         with contextlib.suppress(ValueError):  # A game without a published score is played.
             return scores.random_and_human(config.env.game).random
     world = make_world(config, num_envs=1)
-    rng = np.random.default_rng(config.seed)
-    total = 0.0
-    for seed in range(RECENT_EPISODES):
-        world.reset(seed=seed)
-        ended = False
-        while not ended:
-            actions = rng.integers(0, world.single_action_space.n, 1)  # type: ignore[attr-defined]
-            _, rewards, terminations, truncations, _ = world.step(actions)
-            total += float(rewards[0])
-            ended = bool(terminations[0] or truncations[0])
+    player = RandomAgent(int(world.single_action_space.n), np.random.default_rng(config.seed))  # type: ignore[attr-defined]
+    episodes = play_games(player, world, range(RECENT_EPISODES), epsilon=1.0)
     world.close()
-    return total / RECENT_EPISODES
+    return float(np.mean([episode.episode_return for episode in episodes]))
+
+
+def tensorboard_command(runs: Path) -> str:
+    """How to look at the runs from this shell: by its bare name only where that would be found."""
+    beside_python = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+    return f"{'tensorboard' if shutil.which('tensorboard') else beside_python} --logdir {runs}"
 
 
 def train(config: RunConfig, name: str) -> Path:
@@ -199,7 +200,7 @@ def train(config: RunConfig, name: str) -> Path:
     print(
         f"{config.agent.name.upper()} on {title(config.env)}: mean return of the last {len(recent)} episodes {score} "
         f"(random play {result['random_score']:,.6g}) after {result['frames']:,} frames in {seconds:.0f} s. "
-        f"Run: {run.path}. Look: tensorboard --logdir {config.runs}"
+        f"Run: {run.path}. Look: {tensorboard_command(config.runs)}"
     )
     return run.path
 

@@ -12,7 +12,7 @@ from agents.agent import Agent, Metrics, Transition, WorldSpec
 from agents.dqn import DQNConfig, make_dqn
 from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
-from agents.random_agent import RandomConfig, make_random
+from agents.random_agent import RandomAgent, RandomConfig, make_random
 
 AgentConfig = Annotated[RandomConfig | MFECConfig | NECConfig | DQNConfig, Field(discriminator="name")]
 
@@ -29,4 +29,4 @@ def make(config: AgentConfig, world: WorldSpec, rng: np.random.Generator, device
     return _MAKERS[config.name](config, world, rng, device)
 
 
-__all__ = ["Agent", "AgentConfig", "Metrics", "Transition", "WorldSpec", "make"]
+__all__ = ["Agent", "AgentConfig", "Metrics", "RandomAgent", "Transition", "WorldSpec", "make"]
