@@ -120,7 +120,7 @@ def test_a_batch_holds_n_step_returns_that_stop_where_the_episode_or_the_replay_
     agent.replay.draw = lambda rng, batch: (envs, slots)  # type: ignore[method-assign]
     batch = [tensor.numpy() for tensor in agent._batch()]
     assert [array.dtype.name for array in batch] == ["uint8", "int64", "float32", "float32", "uint8"]
-    assert all(agent.replay.complete.any(axis=1))
+    assert agent.replay.complete.any(axis=1).all()
     for env, slot, observation, action, total, reached, next_observation in zip(envs, slots, *batch, strict=True):
         start = max(
             index

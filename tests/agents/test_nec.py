@@ -23,10 +23,10 @@ NEVER = 10**9
 SMALL = {"key_size": 4, "neighbours": 3, "batch_size": 8, "replay_capacity": 400, "learning_rate": 1e-3}
 
 
-def make_nec(spec: WorldSpec, seed: int = 0, **options: object) -> NEC:
-    torch.manual_seed(seed)
+def make_nec(spec: WorldSpec, **options: object) -> NEC:
+    torch.manual_seed(0)
     config = NECConfig.model_validate({**SMALL, "epsilon_end": 1, "learning_starts": NEVER, **options})
-    agent = agents.make(config, spec, np.random.default_rng(seed), "cpu")
+    agent = agents.make(config, spec, np.random.default_rng(0), "cpu")
     assert isinstance(agent, NEC)
     return agent
 

@@ -84,13 +84,14 @@ def number_of(env: int, row: int) -> int:
 
 def assert_equal_to_oracle(replay: Replay, oracle: OracleReplay) -> None:
     envs, slots = np.nonzero(replay.complete)
-    drawable = {(int(env), row_in(replay, env, slot)) for env, slot in zip(envs, slots, strict=True)}
+    drawable = {(env, row_in(replay, env, slot)) for env, slot in zip(envs.tolist(), slots.tolist(), strict=True)}
     assert drawable == oracle.drawable()
     assert len(replay) == len(drawable)
     rebuilt = replay.observations(envs, slots)
-    for env, slot, observation in zip(envs, slots, rebuilt, strict=True):
+    for env, slot, observation in zip(envs.tolist(), slots.tolist(), rebuilt, strict=True):
         row = row_in(replay, env, slot)
-        assert observation.tobytes() == oracle.observations[env][row].tobytes()
+        expected = oracle.observations[env][row]
+        assert expected is not None and observation.tobytes() == expected.tobytes()
         assert replay.columns["number"][env, slot] == number_of(env, row)
         assert replay.columns["reward"][env, slot] == np.float32(number_of(env, row) / 8)
     for env, kept in enumerate(oracle.observations):
@@ -145,7 +146,7 @@ def test_what_can_be_drawn_is_what_is_whole_and_comes_back_as_it_was(
     ended = np.ones(num_envs, dtype=bool)
     episodes: list[list[int]] = [[] for _ in range(num_envs)]
     for step in range(steps):
-        for env in np.flatnonzero(ended):
+        for env in np.flatnonzero(ended).tolist():
             first = screens.begin(env)
             replay.start(env, first)
             oracle.start(env, first)
