@@ -16,7 +16,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import GaussianProjection
 from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import epsilon_greedy
-from agents.statistics import MeanMetrics, recall_metrics
+from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, UniformMean, maximum
 
 
@@ -87,7 +87,7 @@ class MFEC:
                 "known_states": exact.any(axis=1),
             }
             if self.statistics.due():
-                self._sample_recall(keys, actions)
+                self.statistics.add(sampled_recall(self.memory, keys, actions, self.step))
         return actions
 
     def observe(self, transition: Transition) -> None:
@@ -158,12 +158,6 @@ class MFEC:
         exact = known & tried
         values[exact] = exact_values[exact]
         return values, exact
-
-    def _sample_recall(self, keys: torch.Tensor, actions: np.ndarray) -> None:
-        """Look up once more, for the statistics, what the actions taken rest on."""
-        if min(map(len, self.memory.stores)) > 0:
-            recall = self.memory.read(keys, torch.from_numpy(actions).to(keys.device), touch=False)
-            self.statistics.add(recall_metrics(recall, self.step))
 
 
 def make_mfec(config: MFECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> MFEC:

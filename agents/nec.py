@@ -21,7 +21,7 @@ from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import LinearSchedule, epsilon_greedy
 from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
-from agents.statistics import MeanMetrics, recall_metrics
+from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, InverseDistance, Tabular, TrainableMemories
 
 
@@ -128,9 +128,8 @@ class NEC:
                 "exact_hits": known.cpu().numpy()[np.arange(len(actions)), actions],
             }
             self.statistics.add({"charts/q_value": float(action_values.max(axis=1).mean())})
-            if self.statistics.due() and min(map(len, self.memory.stores)):
-                recall = self.memory.read(keys, torch.from_numpy(actions).to(self.device), touch=False)
-                self.statistics.add(recall_metrics(recall, self.step))
+            if self.statistics.due():
+                self.statistics.add(sampled_recall(self.memory, keys, actions, self.step))
         return actions
 
     def observe(self, transition: Transition) -> None:

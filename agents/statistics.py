@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from agents.agent import Metrics
-from memory.episodic import Recall
+from memory.episodic import EpisodicMemory, Recall
 
 _EVERY = 64
 """Acting steps between two sampled recalls: each costs one more look-up, so one in 64 is under two percent."""
@@ -54,3 +58,10 @@ def recall_metrics(recall: Recall, now: int) -> Metrics:
         "memory/effective_neighbours": recall.effective_neighbours().mean().item(),
         "memory/recalled_age": (recall.weights * recall.ages(now)).sum(dim=1).mean().item(),
     }
+
+
+def sampled_recall(memory: EpisodicMemory, keys: Tensor, actions: np.ndarray, now: int) -> Metrics:
+    """Look up once more what the actions taken rest on; nothing while an action has no memory."""
+    if not min(map(len, memory.stores)):
+        return {}
+    return recall_metrics(memory.read(keys, torch.from_numpy(actions).to(keys.device), touch=False), now)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import Neighbours, nearest_in_each, nearest_in_own
+from memory.episodic.neighbours import nearest_in_each, nearest_in_own
 from memory.episodic.recall import Recall
-from memory.episodic.store import Store
+from memory.episodic.store import Store, recalled
 from memory.episodic.table import Table
 from memory.episodic.updates import UpdateRule, Written
 
@@ -47,8 +47,7 @@ class EpisodicMemory:
             raise ValueError(f"num_actions and neighbours must be at least 1, got {num_actions} and {neighbours}")
         self.neighbours = neighbours
         self.kernel = kernel
-        self.eviction = eviction
-        self.table = Table(num_actions, key_size, device)
+        self.table = Table(num_actions, key_size, device, counts_use=eviction == "lru")
         self.stores = [
             Store(capacity, key_size, eviction=eviction, device=device, table=self.table, number=action)
             for action in range(num_actions)
@@ -87,7 +86,8 @@ class EpisodicMemory:
         self.stores[0].check_queries(queries)
         stores = torch.tensor(actions, device=queries.device)
         found = nearest_in_each(self.table, queries, stores, self.neighbours)
-        return self._recall(queries.repeat_interleave(len(actions), dim=0), stores.repeat(len(queries)), found, touch)
+        repeated = queries.repeat_interleave(len(actions), dim=0)
+        return recalled(self.table, repeated, stores.repeat(len(queries)), found, self.kernel, touch)
 
     @torch.no_grad()
     def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
@@ -100,7 +100,8 @@ class EpisodicMemory:
         self.stores[0].check_queries(queries)
         if not all(len(self.stores[action]) for action in actions.unique().tolist()):
             raise ValueError("an empty store cannot be read: write to it first")
-        return self._recall(queries, actions, nearest_in_own(self.table, queries, actions, self.neighbours), touch)
+        found = nearest_in_own(self.table, queries, actions, self.neighbours)
+        return recalled(self.table, queries, actions, found, self.kernel, touch)
 
     def exact(self, hashes: np.ndarray, touch: bool = True) -> tuple[Tensor, Tensor]:
         """The values of states stored before, by their hash, in every action's store.
@@ -118,7 +119,7 @@ class EpisodicMemory:
         actions = known.nonzero()[:, 1]
         rows = self.rows(actions, slots[known])
         values[known] = self.table.values[rows]
-        if touch and self.eviction == "lru":
+        if touch:
             self.table.touch(rows)
         return values, known
 
@@ -165,18 +166,6 @@ class EpisodicMemory:
             raise ValueError(f"the saved memory has {len(state['stores'])} actions, this one {len(self.stores)}")
         for store, saved in zip(self.stores, state["stores"], strict=True):
             store.load_state_dict(saved)
-
-    def _recall(self, queries: Tensor, actions: Tensor, found: Neighbours, touch: bool) -> Recall:
-        if touch and self.eviction == "lru":
-            self.table.touch(found.rows)
-        return Recall(
-            indices=found.rows - self.table.starts(actions)[:, None],
-            distances=found.distances,
-            keys=found.keys,
-            values=self.table.values[found.rows],
-            weights=self.kernel(queries, found.keys, found.distances.isfinite()),
-            written_at=self.table.written_at[found.rows],
-        )
 
     def _check_actions(self, actions: Tensor, batch: int) -> None:
         if actions.shape != (batch,) or actions.dtype != torch.int64:

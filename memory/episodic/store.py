@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import nearest_in_own
+from memory.episodic.neighbours import Neighbours, nearest_in_own
 from memory.episodic.recall import Recall
 from memory.episodic.table import Table
 from memory.episodic.updates import UpdateRule, Written
@@ -57,7 +57,7 @@ class Store:
         self.eviction = eviction
         self.device = torch.device(device)
         self.number = number
-        self.table = table or Table(1, key_size, self.device)
+        self.table = table or Table(1, key_size, self.device, counts_use=eviction == "lru")
         self._hashes = np.empty(0, dtype=np.uint64)
         self._slot_of: dict[int, int] = {}
 
@@ -120,17 +120,8 @@ class Store:
             raise ValueError("an empty store cannot be read: write to it first")
         with torch.no_grad():
             number = torch.full((len(queries),), self.number, device=self.device)
-            distances, rows, keys = nearest_in_own(self.table, queries, number, neighbours)
-            if touch:
-                self._touch_rows(rows)
-            return Recall(
-                indices=rows - self._filled.start,
-                distances=distances,
-                keys=keys,
-                values=self.table.values[rows],
-                weights=kernel(queries, keys, torch.ones_like(rows, dtype=torch.bool)),
-                written_at=self.table.written_at[rows],
-            )
+            found = nearest_in_own(self.table, queries, number, neighbours)
+            return recalled(self.table, queries, number, found, kernel, touch)
 
     def write(
         self,
@@ -167,7 +158,7 @@ class Store:
 
     def touch(self, slots: Tensor) -> None:
         """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
-        self._touch_rows(slots + self._filled.start)
+        self.table.touch(slots + self._filled.start)
 
     def set_keys(self, slots: Tensor, keys: Tensor) -> None:
         """Replace the keys of distinct `slots` int64 `[batch]` by finite `keys [batch, key_size]`; else ValueError."""
@@ -251,10 +242,6 @@ class Store:
     @property
     def _filled(self) -> slice:
         return self.table.filled(self.number)
-
-    def _touch_rows(self, rows: Tensor) -> None:
-        if self.eviction == "lru":
-            self.table.touch(rows)
 
     def _check_slots(self, slots: Tensor) -> None:
         if slots.numel() and not (0 <= slots.min() and slots.max() < len(self)):
@@ -346,3 +333,17 @@ class Store:
         self._hashes = np.resize(self._hashes, self.table.allocated(self.number))
         if any(self.table.lengths):
             self.table.recentre()
+
+
+def recalled(table: Table, queries: Tensor, stores: Tensor, found: Neighbours, kernel: Kernel, touch: bool) -> Recall:
+    """What was found for each of `queries [batch, key_size]` in its store, int64 `[batch]`, as a recall."""
+    if touch:
+        table.touch(found.rows)
+    return Recall(
+        indices=found.rows - table.starts(stores)[:, None],
+        distances=found.distances,
+        keys=found.keys,
+        values=table.values[found.rows],
+        weights=kernel(queries, found.keys, found.distances.isfinite()),
+        written_at=table.written_at[found.rows],
+    )

@@ -28,9 +28,11 @@ class Table:
         reach: no key is farther from the centre.
         lengths: filled rows of each store.
         clock: the next tick.
+        counts_use: whether being read makes a row younger; without, rows age from their insertion on.
     """
 
-    def __init__(self, num_stores: int, key_size: int, device: torch.device | str) -> None:
+    def __init__(self, num_stores: int, key_size: int, device: torch.device | str, *, counts_use: bool) -> None:
+        self.counts_use = counts_use
         self.keys = torch.zeros(0, key_size, device=device)
         self.squared_norms = torch.zeros(0, device=device)
         self.values = torch.zeros(0, device=device)
@@ -110,8 +112,9 @@ class Table:
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick, however many they are."""
-        self.last_used[rows] = self.clock
-        self.clock += 1
+        if self.counts_use:
+            self.last_used[rows] = self.clock
+            self.clock += 1
 
     def _reach(self, squared_norms: Tensor) -> None:
         if len(squared_norms):
