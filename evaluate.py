@@ -16,9 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import textwrap
 import time
-import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -33,9 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field
 import envs
 from agents import Agent
 from envs import WorldConfig
-from train import RunConfig, make_agent, make_world, random_score, title
-from training import checkpoint, scores
-from training.command_line import UsageError, check, guarded, load_yaml, parse_overrides
+from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, title
+from training import scores
+from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import Watch, play_games
 from training.options import options_of
 from training.run_directory import RunDirectory, write_json
@@ -69,19 +67,6 @@ class EvaluationConfig(BaseModel):
     """Where networks and memories live; by default where they were trained."""
     threads: int = Field(default=0, ge=0)
     """Processor threads for tensors; 0 leaves the choice to torch."""
-
-
-def open_run(path: Path) -> tuple[RunDirectory, RunConfig]:
-    """Find a run and read what it was asked for.
-
-    Raises:
-        UsageError: if it is not there, is no run, or its configuration is not one.
-    """
-    try:
-        run = RunDirectory.open(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    return run, load_yaml(RunConfig, run.path / "config.yaml")
 
 
 def defaults(config: RunConfig) -> EvaluationConfig:
@@ -125,27 +110,10 @@ def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[
     Raises:
         UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
     """
-    with warnings.catch_warnings(record=True) as damages:
-        warnings.simplefilter("always")
-        try:
-            step, state = checkpoint.load(run.checkpoints)
-        except checkpoint.CheckpointError as error:
-            raise UsageError(str(error)) from error
-    for damage in damages:
-        print(f"warning: {damage.message}", file=sys.stderr)
-    saved = f"{state.get('agent_name')} agent on {state.get('world')}"
-    described = f"{config.agent.name} agent on {title(config.env)}"
-    mend = f"put back the config.yaml that {run.path} was trained with"
-    if saved != described:
-        raise UsageError(f"the checkpoint in {run.path} is not of a {described} but of a {saved}; {mend}")
+    step, state = load_checkpoint(run, config)
     agent = make_agent(config, world)
-    try:
+    with restoring(run):
         agent.load_state_dict(state["agent"])
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise UsageError(
-            f"the checkpoint in {run.path} is not of a {described} with the options in config.yaml ({reason}); {mend}"
-        ) from error
     return step, agent
 
 

@@ -2,6 +2,8 @@
 
     python train.py configs/quickstart.yaml                            MFEC on Ms Pac-Man, three minutes on two cores
     python train.py configs/atari_nec.yaml --env.game qbert --seed 3   a preset with overrides
+    python train.py --resume runs/NAME                                 go on with a run that was stopped, or killed
+    python train.py --resume runs/NAME --steps 500_000                 or with one that is done, for longer
     python train.py configs/grid_world_nec.yaml --help                 every option of a preset
     python train.py --help                                             every option of every agent and world
     tensorboard --logdir runs                                          look at the runs
@@ -9,6 +11,9 @@
 
 A run directory holds the resolved configuration (config.yaml), the versions it ran with, its metrics as JSON lines and
 TensorBoard events, checkpoints, and its result (result.json).
+
+SIGTERM, SIGUSR1 and Ctrl-C finish the step, save and exit with code 75; a second Ctrl-C leaves at once (130). A loss
+or gradient that is not finite ends the run before it does harm (code 3).
 """
 
 from __future__ import annotations
@@ -17,10 +22,11 @@ import contextlib
 import os
 import shutil
 import sys
-import time
-from collections import deque
+import textwrap
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,18 +38,19 @@ import envs
 from agents import AgentConfig, RandomAgent, WorldSpec
 from envs import WorldConfig
 from training import checkpoint, scores
-from training.command_line import UsageError, guarded, load_preset, parse_overrides
+from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
 from training.evaluation import play_games
-from training.logger import Averages, Logger
-from training.loop import training_loop
+from training.loop import TrainingLoop
 from training.options import options_of
-from training.progress import Progress
 from training.run_directory import RunDirectory
 from training.seeding import EpisodeSeeds, generators
+from training.session import Fault, Session
+from training.signals import RESUMABLE
+from training.tally import RECENT_EPISODES, Tally
 
 PRESETS = Path("configs")
-RECENT_EPISODES = 20
-"""Training episodes that a run's return is the mean of."""
+MAY_CHANGE = ("steps", "env_workers", "device", "threads", "steps_per_log", "steps_per_checkpoint", "keep_checkpoints")
+"""Options that may change on a resume. With another device or number of threads, numbers round otherwise."""
 
 
 class RunConfig(BaseModel):
@@ -61,16 +68,20 @@ class RunConfig(BaseModel):
     """Agent steps, all environments together; on Atari a step is four frames."""
     num_envs: int = Field(1, ge=1)
     """Parallel environments; 1 is the papers' setting, more are faster."""
+    env_workers: int = Field(0, ge=0)
+    """Processes the environments are spread over, one that crashes being started again; 0 keeps them in this one."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks and memories live."""
     threads: int = Field(0, ge=0)
     """Processor threads for tensors; 0 leaves the choice to torch."""
+    deterministic: bool = False
+    """On a GPU, take the operations that give the same numbers every time, slower ones; on a CPU all do."""
     runs: Path = Path("runs")
     """Folder in which the run directory is made."""
     steps_per_log: int = Field(2_500, ge=1)
     """Agent steps between two rows of metrics."""
     steps_per_checkpoint: int = Field(100_000, ge=1)
-    """Agent steps between two checkpoints; one is always written at the end."""
+    """Agent steps between two checkpoints; one is always written at the beginning, at the end and when stopped."""
     keep_checkpoints: int = Field(2, ge=1)
     """How many of the newest checkpoints are kept."""
 
@@ -80,6 +91,11 @@ def title(env: WorldConfig) -> str:
     return env.game if env.name == "atari" else env.id
 
 
+def identity(config: RunConfig) -> dict[str, str]:
+    """What the checkpoints of a run say they are of."""
+    return {"agent_name": config.agent.name, "world": title(config.env)}
+
+
 def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
     """Build the world of a run.
 
@@ -87,7 +103,9 @@ def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
         UsageError: on what only the simulator can tell, as a world that does not fit the options.
     """
     try:
-        return envs.make(config.env, num_envs or config.num_envs)
+        if num_envs is not None:
+            return envs.make(config.env, num_envs)
+        return envs.make(config.env, config.num_envs, config.env_workers)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -129,80 +147,166 @@ def tensorboard_command(runs: Path) -> str:
     return f"{'tensorboard' if shutil.which('tensorboard') else beside_python} --logdir {runs}"
 
 
-def train(config: RunConfig, name: str) -> Path:
-    """Do one run; returns its directory."""
+def open_run(path: Path) -> tuple[RunDirectory, RunConfig]:
+    """Find a run and read what it was asked for.
+
+    Raises:
+        UsageError: if it is not there, is no run, or its configuration is not one.
+    """
+    try:
+        run = RunDirectory.open(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return run, load_yaml(RunConfig, run.path / "config.yaml")
+
+
+def load_checkpoint(run: RunDirectory, config: RunConfig) -> tuple[int, dict[str, Any]]:
+    """The newest good checkpoint of a run, its step and its state; warns of newer ones that are damaged.
+
+    Raises:
+        UsageError: if there is none, or it is of another agent or another world.
+    """
+    with warnings.catch_warnings(record=True) as damages:
+        warnings.simplefilter("always")
+        try:
+            step, state = checkpoint.load(run.checkpoints)
+        except checkpoint.CheckpointError as error:
+            raise UsageError(str(error)) from error
+    for damage in damages:
+        warn(str(damage.message))
+    if any(state.get(name) != value for name, value in identity(config).items()):
+        raise UsageError(
+            f"the checkpoint in {run.path} is not of a {config.agent.name} agent on {title(config.env)} but of a "
+            f"{state.get('agent_name')} agent on {state.get('world')}; "
+            f"put back the config.yaml that {run.path} was trained with"
+        )
+    return step, state
+
+
+@contextlib.contextmanager
+def restoring(run: RunDirectory) -> Iterator[None]:
+    """Turn what goes wrong while a state is loaded into a UsageError."""
+    try:
+        yield
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise UsageError(
+            f"the checkpoint in {run.path} is not of a run with the options in config.yaml ({reason}); "
+            f"put back the config.yaml that {run.path} was trained with"
+        ) from error
+
+
+def warn(message: str) -> None:
+    """Print a warning of one line."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def train(config: RunConfig, run: RunDirectory, state: dict[str, Any] | None = None) -> None:
+    """Do a run, or the rest of one from the state of its checkpoint; the caller holds the run's lock.
+
+    Raises:
+        SystemExit: with the code that tells why, if the run ends before its last step.
+        UsageError: if world or agent cannot be built, or do not fit the state.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.deterministic:
+        # Before the first product on a GPU: the library reads it once.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     world = make_world(config)
-    agent = make_agent(config, world)
-    frames_per_step: int = world.frames_per_step  # type: ignore[attr-defined]
+    loop = TrainingLoop(world, make_agent(config, world), EpisodeSeeds(config.seed))
+    tally = Tally(world.frames_per_step, config.steps_per_log)  # type: ignore[attr-defined]
+    session = Session(run, loop, tally, identity(config), warn)
+    if state:
+        with restoring(run):
+            session.load_state_dict(state)
+    try:
+        stop = session.train(config.steps, config.steps_per_checkpoint, config.keep_checkpoints)
+    except Fault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(NOT_FINITE)
+    world.close()
+    if stop.signal and loop.step < config.steps:
+        saved = "saved" if stop.is_saved else "not saved: the checkpoint before it stands"
+        print(f"{stop.signal} at step {loop.step}, {saved}. Go on with: python train.py --resume {run.path}")
+        sys.exit(RESUMABLE if stop.is_saved else 1)
+    finish(config, run, tally)
+
+
+def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
+    """Write and print what the run came to."""
+    result = {**tally.result(), "random_score": random_score(config)}
+    run.write_result(result)
+    recent = result["return_last_episodes"]
+    score = "no finished episode" if recent is None else f"{recent:,.6g}"
+    print(
+        f"{config.agent.name.upper()} on {title(config.env)}: mean return of the last {len(tally.recent)} episodes "
+        f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames in "
+        f"{tally.seconds:.0f} s. Run: {run.path}. Look: {tensorboard_command(config.runs)}"
+    )
+
+
+def start(config: RunConfig, name: str) -> None:
+    """Do a new run."""
+    make_world(config).close()  # What only the simulator can refuse is refused before there is a folder.
     try:
         run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", config.model_dump(mode="json"), sys.argv)
     except OSError as error:
         raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
-    recent: deque[float] = deque(maxlen=RECENT_EPISODES)
-    returns: list[float] = []
-    averages = Averages()
-    started = logged = time.perf_counter()
-    next_log, next_checkpoint, logged_step = config.steps_per_log, config.steps_per_checkpoint, 0
-    step = 0
-    with Logger(run) as logger, Progress(config.steps, frames_per_step) as progress:
-        for record in training_loop(world, agent, EpisodeSeeds(config.seed), config.steps):
-            step = record.step
-            for episode in record.episodes:
-                recent.append(episode.episode_return)
-                returns.append(episode.episode_return)
-                averages.add(
-                    {
-                        "charts/episodic_return": episode.episode_return,
-                        "charts/episodic_length": episode.length,
-                    }
-                )
-                progress.update(step, episode.episode_return)
-            for metrics in record.metrics:
-                averages.add(metrics)
-            progress.update(step, memory_size=averages.last("memory/size"))
-            if step >= next_log or step >= config.steps:
-                now = time.perf_counter()
-                averages.add(
-                    {
-                        "charts/steps_per_second": (step - logged_step) / (now - logged),
-                        "charts/frames": step * frames_per_step,
-                        "charts/episodes": len(returns),
-                    }
-                )
-                logger.log(step, averages.flush())
-                logged, logged_step, next_log = now, step, step + config.steps_per_log
-            if step >= next_checkpoint or step >= config.steps:
-                state = {"agent_name": config.agent.name, "world": title(config.env), "agent": agent.state_dict()}
-                try:
-                    checkpoint.save(run.checkpoints, state, step, config.keep_checkpoints)
-                except checkpoint.CheckpointError as error:
-                    # The run is worth more than one of its checkpoints, and the older ones are as they were.
-                    print(f"warning: {error}", file=sys.stderr)
-                next_checkpoint = step + config.steps_per_checkpoint
-    seconds = time.perf_counter() - started
-    world.close()
+    with holding(run):
+        train(config, run)
 
-    result = {
-        "steps": step,
-        "frames": step * frames_per_step,
-        "episodes": len(returns),
-        "return_last_episodes": float(np.mean(recent)) if recent else None,
-        "return_std_last_episodes": float(np.std(recent)) if recent else None,
-        "episodes_averaged": len(recent),
-        "random_score": random_score(config),
-        "seconds": seconds,
-        "steps_per_second": step / seconds,
-    }
-    run.write_result(result)
-    score = f"{result['return_last_episodes']:,.6g}" if recent else "no finished episode"
-    print(
-        f"{config.agent.name.upper()} on {title(config.env)}: mean return of the last {len(recent)} episodes {score} "
-        f"(random play {result['random_score']:,.6g}) after {result['frames']:,} frames in {seconds:.0f} s. "
-        f"Run: {run.path}. Look: {tensorboard_command(config.runs)}"
-    )
-    return run.path
+
+def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """The options that differ and may not, with their values."""
+    found = []
+    for name in before:
+        old, new = before[name], after[name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += changes(old, new, f"{prefix}{name}.")
+        elif old != new and f"{prefix}{name}" not in MAY_CHANGE:
+            found.append(f"--{prefix}{name} ({old} to {new})")
+    return found
+
+
+def resume(path: Path, arguments: list[str]) -> None:
+    """Go on with a run from its newest good checkpoint.
+
+    Raises:
+        UsageError: if it cannot be, or was asked to become another run.
+    """
+    run, before = open_run(path)
+    config = parse_overrides(before, arguments, f"train.py --resume {path}", "The options of the run.")
+    if fixed := changes(before.model_dump(), config.model_dump()):
+        raise UsageError(
+            f"--resume goes on with the run as it is: {', '.join(fixed)} cannot change (only {', '.join(MAY_CHANGE)} "
+            f"can); for another run, start one: python train.py {run.path / 'config.yaml'} ..."
+        )
+    with holding(run):
+        step, state = load_checkpoint(run, config)
+        if step >= config.steps:
+            raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
+        run.note_resume(config.model_dump(mode="json"), step, sys.argv)
+        print(f"going on with {run.path} from step {step}", flush=True)
+        train(config, run, state)
+
+
+@contextlib.contextmanager
+def holding(run: RunDirectory) -> Iterator[None]:
+    """Hold the lock of a run.
+
+    Raises:
+        UsageError: if another process has it, or the folder cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(run.locked())
+        except BlockingIOError as error:
+            raise UsageError(f"{error}; wait for it, or stop it") from error
+        except OSError as error:
+            raise UsageError(f"{run.path} cannot be written: {error}") from error
+        yield
 
 
 def main() -> None:
@@ -212,6 +316,11 @@ def main() -> None:
         print("Presets: " + ", ".join(str(preset) for preset in sorted(PRESETS.glob("*.yaml"))) + "\n")
         print(options_of(RunConfig))
         return
+    if arguments[0] == "--resume":
+        if len(arguments) == 1:
+            raise UsageError("--resume takes the directory of a run: python train.py --resume runs/NAME")
+        resume(Path(arguments[1]), arguments[2:])
+        return
     if arguments[0].startswith("-"):
         raise UsageError(f"the preset comes first: python train.py configs/quickstart.yaml {' '.join(arguments)}")
     preset = Path(arguments[0])
@@ -219,7 +328,7 @@ def main() -> None:
     config = parse_overrides(
         default, arguments[1:], f"train.py {preset}", f"Preset {preset}; see also train.py --help."
     )
-    train(config, preset.stem)
+    start(config, preset.stem)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from agents.agent import Agent, Metrics, Transition, WorldSpec
+from agents.agent import Agent, Metrics, NonFiniteError, Transition, WorldSpec
 from agents.dqn import DQNConfig, make_dqn
 from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
@@ -29,4 +29,4 @@ def make(config: AgentConfig, world: WorldSpec, rng: np.random.Generator, device
     return _MAKERS[config.name](config, world, rng, device)
 
 
-__all__ = ["Agent", "AgentConfig", "Metrics", "RandomAgent", "Transition", "WorldSpec", "make"]
+__all__ = ["Agent", "AgentConfig", "Metrics", "NonFiniteError", "RandomAgent", "Transition", "WorldSpec", "make"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +47,18 @@ class Transition:
         return self.terminations | self.truncations
 
 
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient ceased to be finite; nothing was changed by it.
+
+    Attributes:
+        batch: the tensors that were being learned from, by name.
+    """
+
+    def __init__(self, message: str, batch: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.batch = dict(batch)
+
+
 class Agent(Protocol):
     """Five methods, and everything that changes while it runs is in its state."""
 
@@ -70,7 +83,11 @@ class Agent(Protocol):
         ...
 
     def learn(self) -> Metrics | None:
-        """Do one piece of learning that is due and return its metrics; None when nothing is due."""
+        """Do one piece of learning that is due and return its metrics; None when nothing is due.
+
+        Raises:
+            NonFiniteError: before anything is changed, where learning would follow what is not finite.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import Encoder, Precision
 from agents.exploration import LinearSchedule, epsilon_greedy
+from agents.finite import check_finite
 from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics
@@ -163,6 +164,14 @@ class DQN:
         loss = functional.smooth_l1_loss(values, targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        batch = {
+            "observations": observations,
+            "actions": actions,
+            "returns": returns,
+            "discounts": discounts,
+            "next_observations": next_observations,
+        }
+        check_finite(loss, (parameter.grad for parameter in self.network.parameters()), batch)
         self.optimiser.step()
         metrics = {"losses/td_error": loss.item(), "losses/q_value": values.mean().item()}
         if self.updates % 100 == 0:

@@ -19,6 +19,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import Encoder, Precision
 from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import LinearSchedule, epsilon_greedy
+from agents.finite import check_finite
 from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics, sampled_recall
@@ -252,6 +253,8 @@ class NEC:
         if self.optimiser:
             self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        gradients = (recall.keys.grad, recall.values.grad, *(weight.grad for weight in self.encoder.parameters()))
+        check_finite(loss, gradients, {"observations": observations, "actions": actions, "returns": returns})
         if self.optimiser:
             self.optimiser.step()
         self.memories.step(recall, actions)

@@ -31,12 +31,12 @@ from agents import Agent
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.workers import Job, Report, work
-from train import PRESETS, RECENT_EPISODES, RunConfig, make_agent, make_world
+from train import PRESETS, RunConfig, make_agent, make_world
 from training.command_line import UsageError, load_preset, parse_overrides
 from training.evaluation import play_games
-from training.logger import Averages
-from training.loop import training_loop
+from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds, generators
+from training.tally import RECENT_EPISODES, Averages
 
 EVALUATION_EPSILON = 0.001
 MEMORY_CURVES = ("exact_hit_rate", "known_state_rate")
@@ -134,7 +134,7 @@ def run_rows(run: Run, report: Report) -> list[Row]:
     world = make_world(config)
     agent = make_agent(config, world)
     next_row = run.steps_per_row
-    for one in training_loop(world, agent, EpisodeSeeds(config.seed), config.steps):
+    for one in TrainingLoop(world, agent, EpisodeSeeds(config.seed)).run(config.steps):
         step = one.step
         for episode in one.episodes:
             returns.append(episode.episode_return)

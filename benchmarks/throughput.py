@@ -49,7 +49,7 @@ from envs.world import World
 from memory.episodic import EpisodicMemory
 from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError, guarded, parse_overrides
-from training.loop import training_loop
+from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
 RUN = (*results.RUN, "machine")
@@ -144,7 +144,7 @@ def measure(measurement: Measurement, report: Report) -> list[Row]:
         )
 
     with stopwatch.on(PARTS):
-        for one in training_loop(world, agent, EpisodeSeeds(config.seed), config.steps):
+        for one in TrainingLoop(world, agent, EpisodeSeeds(config.seed)).run(config.steps):
             step = one.step
             if not started and step >= first:
                 stopwatch.seconds.clear()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
+from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
 WorldConfig = Annotated[AtariConfig | GridWorldConfig, pydantic.Field(discriminator="name")]
 
 
-def make(config: WorldConfig, num_envs: int) -> World:
-    """Build a world of `num_envs` environments."""
+def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
+    """Build a world of `num_envs` environments, in this process or spread over several."""
+    if workers:
+        return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
     return make_grid_world(config, num_envs)

@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_agent_or_world_is_refused(copied, atari_run, ca
 def test_a_checkpoint_that_does_not_fit_the_options_is_refused(room, changes, copied, capsys):
     edit_config(copied, room, **changes)
     error = complaint(evaluate.main, capsys, copied)
-    assert f"the checkpoint in {copied} is not of a mfec agent on MiniGrid-Empty-8x8-v0 with the options in" in error
+    assert f"the checkpoint in {copied} is not of a run with the options in config.yaml" in error
     assert len(error) < 600
 
 

@@ -8,7 +8,8 @@
             manifest.json           step, and size and checksum of the two
 
 A checkpoint is written into a hidden folder beside its place, brought to the disk and renamed, and only then do
-`latest` move on and the oldest go. Whatever stops a save, the checkpoints before it stay as they were.
+`latest` move on and the oldest go. Whatever stops a save, the checkpoints before it stay as they were. Writing takes
+a few megabytes of memory, however much is written.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import xxhash
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from training.files import sync, write_atomically
 from training.state_tree import decode, encode
+from training.tensor_file import TensorFile
 
 _FORMAT = 1
 _NAME = re.compile(r"step_(\d+)(\.old)?")
@@ -38,49 +41,85 @@ class CheckpointError(Exception):
     """A checkpoint could not be written, or none could be read; the message is one line."""
 
 
-def save(folder: Path, state: dict[str, Any], step: int, keep: int = 2) -> Path:
-    """Write a checkpoint and remove the oldest.
+class Snapshot:
+    """A state ready to be written: views of its tensors, so write before they change, or in a forked process.
 
     Args:
-        folder: holds all checkpoints of a run; made if missing. One process writes to it at a time.
         state: what `state_tree` can hold; what comes back differently is told there.
-        step: agent step the state belongs to; a checkpoint of the same step is replaced.
-        keep: how many checkpoints remain, this one included.
-
-    Returns:
-        The folder of the new checkpoint.
+        step: agent step the state belongs to.
 
     Raises:
-        TypeError: naming the place in the tree of a leaf that cannot be saved; nothing is written.
-        CheckpointError: when the disk is too full or fails; the older checkpoints are left as they were.
+        TypeError: naming the place in the tree of a leaf that cannot be saved.
     """
-    if step < 0 or keep < 1:
-        raise ValueError(f"step must be at least 0 and keep at least 1, not {step} and {keep}")
-    tensors: list[torch.Tensor] = []
-    tree = json.dumps(encode(state, "", tensors), allow_nan=False).encode()
-    place = folder / f"step_{step:09d}"
-    replaced = folder / f"{place.name}.old"
-    temporary = folder / f".saving_{place.name}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".saving_*"):
-            shutil.rmtree(leftover)
-        _check_space(folder, sum(tensor.nbytes for tensor in tensors) + len(tree), len(tensors))
-        _write(temporary, tree, tensors, step)
-        if place.exists():
-            # A folder cannot replace another in one go. In between, the old one is still found under this name.
-            shutil.rmtree(replaced, ignore_errors=True)
-            os.rename(place, replaced)
-        os.rename(temporary, place)
+
+    def __init__(self, state: dict[str, Any], step: int) -> None:
+        if step < 0:
+            raise ValueError(f"step must be at least 0, not {step}")
+        tensors: list[torch.Tensor] = []
+        self.step = step
+        self._tree = json.dumps(encode(state, "", tensors), allow_nan=False).encode()
+        self._tensors = TensorFile(tensors)
+
+    def write(self, folder: Path, keep: int = 2, between: Callable[[], None] = lambda: None) -> Path:
+        """Write a checkpoint and remove the oldest.
+
+        Args:
+            folder: holds all checkpoints of a run; made if missing. One process writes to it at a time.
+            keep: how many checkpoints remain, this one included; one of the same step is replaced.
+            between: called before every few megabytes.
+
+        Returns:
+            The folder of the new checkpoint.
+
+        Raises:
+            CheckpointError: when the disk is too full or fails; the older checkpoints are left as they were.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        place = folder / f"step_{self.step:09d}"
+        replaced = folder / f"{place.name}.old"
+        temporary = folder / f".saving_{place.name}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".saving_*"):
+                shutil.rmtree(leftover)
+            _check_space(folder, self._tensors.nbytes + len(self._tree))
+            self._write_files(temporary, between)
+            if place.exists():
+                # A folder cannot replace another in one go. In between, the old one is still found under this name.
+                shutil.rmtree(replaced, ignore_errors=True)
+                os.rename(place, replaced)
+            os.rename(temporary, place)
+            sync(folder)
+            write_atomically(folder / "latest", f"{place.name}\n".encode())
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(f"cannot save {place}: {error}") from error
+        # A folder that cannot be removed now is met again by the next save.
+        for surplus in [replaced, *[path for path in _saved(folder) if path != replaced][keep:]]:
+            shutil.rmtree(surplus, ignore_errors=True)
+        return place
+
+    def _write_files(self, folder: Path, between: Callable[[], None]) -> None:
+        """Write a checkpoint's files and wait until they are on the disk."""
+        folder.mkdir()
+        checksums = {"tensors.safetensors": self._tensors.write(folder / "tensors.safetensors", between)}
+        (folder / "tree.json").write_bytes(self._tree)
+        sync(folder / "tree.json")
+        checksums["tree.json"] = xxhash.xxh3_128_hexdigest(self._tree)
+        files = {
+            name: {"bytes": (folder / name).stat().st_size, "xxh3_128": checksum}
+            for name, checksum in checksums.items()
+        }
+        manifest = folder / "manifest.json"
+        manifest.write_text(json.dumps({"format": _FORMAT, "step": self.step, "files": files}))
+        sync(manifest)
         sync(folder)
-        write_atomically(folder / "latest", f"{place.name}\n".encode())
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"cannot save {place}: {error}") from error
-    # A folder that cannot be removed now is met again by the next save.
-    for surplus in [replaced, *[path for path in _saved(folder) if path != replaced][keep:]]:
-        shutil.rmtree(surplus, ignore_errors=True)
-    return place
+
+
+def save(folder: Path, state: dict[str, Any], step: int, keep: int = 2) -> Path:
+    """Write a checkpoint and wait for it; see `Snapshot`."""
+    return Snapshot(state, step).write(folder, keep)
 
 
 def load(folder: Path) -> tuple[int, dict[str, Any]]:
@@ -106,32 +145,11 @@ def load(folder: Path) -> tuple[int, dict[str, Any]]:
     raise CheckpointError(f"no good checkpoint in {folder}: {reasons or 'it holds none'}")
 
 
-def _check_space(folder: Path, content: int, entries: int) -> None:
-    needed = content + 1024 * entries + 2**20
+def _check_space(folder: Path, content: int) -> None:
+    needed = content + 2**20
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(f"no room for a checkpoint in {folder}: it needs {needed} bytes and {free} are available")
-
-
-def _write(folder: Path, tree: bytes, tensors: list[torch.Tensor], step: int) -> None:
-    """Write a checkpoint's files and wait until they are on the disk."""
-    folder.mkdir()
-    named, storages = {}, set()
-    for index, tensor in enumerate(tensors):
-        # safetensors refuses tensors that share memory.
-        storage = tensor.untyped_storage().data_ptr()
-        named[str(index)] = tensor.clone() if storage in storages else tensor
-        storages.add(storage)
-    save_file(named, folder / "tensors.safetensors")
-    (folder / "tree.json").write_bytes(tree)
-    files = {}
-    for path in (folder / "tensors.safetensors", folder / "tree.json"):
-        sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": _checksum(path)}
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"format": _FORMAT, "step": step, "files": files}))
-    sync(manifest)
-    sync(folder)
 
 
 def _read(path: Path) -> tuple[int, dict[str, Any]]:

@@ -23,6 +23,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 USAGE_ERROR = 2
 """Exit code of a mistake in what was asked for, as opposed to a failure while doing it."""
+NOT_FINITE = 3
+"""Exit code of a run whose loss or gradient was not finite."""
 
 
 class UsageError(Exception):

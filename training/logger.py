@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import time
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.run_directory import RunDirectory, finite
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+_LEAST_ROOM = 2**18
+"""Bytes that must be free for a new TensorBoard file: on a full disk every row would leave an empty one."""
 
 
 class Logger:
     """Writes `metrics.jsonl` and `tensorboard/` of a run, and its options once as a table of text.
 
-    A line of `metrics.jsonl` holds `step` (agent steps), `seconds` (since this logger was made) and the metrics by
-    tag; a number that is not finite is null there. Lines are added to those of an earlier logger of the same run.
+    A line of `metrics.jsonl` holds `step` (agent steps), `seconds` (of training so far) and the metrics by tag; a
+    number that is not finite is null there. What an earlier logger of the same run wrote of steps after `step` is
+    taken back: the run is being continued from there.
+
+    A disk that is full or gone costs the rows it had no room for, not the training: `warn` is told once, and each row
+    is a new attempt.
+
+    Args:
+        run: whose files to write.
+        step: agent step the run stands at.
+        warn: is told what cannot be written, in one line.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        # Costs 0.2 s beyond torch, which those who only want help or an evaluation need not wait for.
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, run: RunDirectory, step: int, warn: Callable[[str], None]) -> None:
+        self._run = run
+        self._warn = warn
+        self._failed = False
+        self._board: SummaryWriter | None = None
+        self._purge_step = step + 1 if step else None
+        self._attempt(lambda: run.forget_metrics_after(step))
+        if not step:
+            rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in _flatten(run.config())]
+            text = "\n".join(["| option | value |", "|---|---|", *rows])
+            self._attempt(lambda: self._tensorboard().add_text("config", text, 0))
 
-        self._started = time.perf_counter()
-        self._lines = run.metrics.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(run.tensorboard), flush_secs=30)
-        rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in _flatten(run.config())]
-        self.log_text(0, {"config": "\n".join(["| option | value |", "|---|---|", *rows])})
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of one log beat, by tag, at this agent step."""
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of one log beat, by tag, at this agent step and after so much time."""
         numbers = {tag: float(value) for tag, value in metrics.items()}
-        line = {"step": step, "seconds": round(time.perf_counter() - self._started, 3), **finite(numbers)}
-        self._lines.write(json.dumps(line, allow_nan=False) + "\n")
-        for tag, number in numbers.items():
-            self._board.add_scalar(tag, number, step)
+        row = {"step": step, "seconds": round(seconds, 3), **finite(numbers)}
+        self._attempt(lambda: self._run.add_metrics(json.dumps(row, allow_nan=False)))
 
-    def log_text(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts, by tag, to TensorBoard, which shows them as Markdown."""
-        for tag, text in texts.items():
-            self._board.add_text(tag, text, step)
+        def draw() -> None:
+            for tag, number in numbers.items():
+                self._tensorboard().add_scalar(tag, number, step)
+
+        self._attempt(draw)
 
     def close(self) -> None:
         """Bring everything to the files."""
-        self._lines.close()
-        self._board.close()
+        if self._board is not None:
+            self._attempt(self._board.close)
+
+    def _tensorboard(self) -> SummaryWriter:
+        """The writer, or a new one after one that failed: it does not recover."""
+        # Costs 0.2 s beyond torch, which those who only want help or an evaluation need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._board is None:
+            if shutil.disk_usage(self._run.path).free < _LEAST_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._run.tensorboard))
+            self._board = SummaryWriter(str(self._run.tensorboard), flush_secs=30, purge_step=self._purge_step)
+            self._purge_step = None
+        return self._board
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self._board = None
+            if not self._failed:
+                self._failed = True
+                self._warn(f"metrics are being lost, training goes on: {error}")
 
     def __enter__(self) -> Logger:
         return self
@@ -53,32 +93,6 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Averages:
-    """Means of the metrics of many updates, for one log beat. A metric counts only where it was given."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._last: dict[str, float] = {}
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of one update."""
-        for tag, value in metrics.items():
-            self._last[tag] = number = float(value)
-            self._sums[tag] = self._sums.get(tag, 0.0) + number
-            self._counts[tag] = self._counts.get(tag, 0) + 1
-
-    def flush(self) -> dict[str, float]:
-        """The means since the last flush, empty if nothing was added; then begin anew."""
-        means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
-        return means
-
-    def last(self, tag: str) -> float | None:
-        """The newest value of a metric, from before the last flush too; None if it was never given."""
-        return self._last.get(tag)
 
 
 def _flatten(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

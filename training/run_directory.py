@@ -2,30 +2,36 @@
 
 <root>/<name>__<YYYYmmdd-HHMMSS>/
     config.yaml         every option, defaults included
-    versions.json       of Python, the libraries and this repository, and the command line
+    versions.json       of Python, the libraries and this repository, and the command line; of every resume too
     metrics.jsonl       one line a log beat
     tensorboard/
     checkpoints/
     result.json         the scores, once there are any
     evaluations/        one file for each time that whole games were played with it
+    faults/             what was being learned from when a number ceased to be finite
+    .lock               held by the process that trains
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import itertools
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from training.files import write_atomically
 
@@ -43,6 +49,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
         self.evaluations = path / "evaluations"
+        self.faults = path / "faults"
 
     @classmethod
     def create(cls, root: Path, name: str, config: dict[str, Any], command: Sequence[str]) -> RunDirectory:
@@ -57,7 +64,7 @@ class RunDirectory:
         """
         if Path(name).name != name or name in ("", ".."):
             raise ValueError(f"the name of a run must be a plain folder name, not {name!r}")
-        description = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+        description = _yaml(config)
         run = cls(_new_folder(root, f"{name}__{datetime.now():%Y%m%d-%H%M%S}"))
         run.tensorboard.mkdir()
         run.checkpoints.mkdir()
@@ -81,6 +88,51 @@ class RunDirectory:
             raise ValueError(f"{path} is not a run (no config.yaml){runs or _nearest(path.name, path.parent)}")
         return cls(path)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process, which alone may write to it; the lock goes with the process.
+
+        Raises:
+            BlockingIOError: if another process holds it.
+            OSError: if the folder cannot be written.
+        """
+        # A child that was writing a checkpoint for a killed run holds on for a moment.
+        lock = FileLock(self.path / ".lock", timeout=2.0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BlockingIOError(f"{self.path} is being trained by another process") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def note_resume(self, config: dict[str, Any], step: int, command: Sequence[str]) -> None:
+        """Write down that the run goes on from a step, by which command and with which options."""
+        versions = json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
+        now = {"step": step, "date": f"{datetime.now():%Y-%m-%d %H:%M:%S}", **_versions(), "command": list(command)}
+        versions["resumes"] = [*versions.get("resumes", []), now]
+        write_json(self.path / "versions.json", versions)
+        write_atomically(self.path / "config.yaml", _yaml(config))
+
+    def add_metrics(self, line: str) -> None:
+        """Add a line to metrics.jsonl, all of it or, where the disk is full, nothing."""
+        with self.metrics.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            content = f"{line}\n".encode()
+            if file.write(content) < len(content):
+                file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics))
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Remove the lines of later steps from metrics.jsonl, and what a killed process left of a line."""
+        kept = []
+        for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        write_atomically(self.metrics, b"".join(kept))
+
     def config(self) -> dict[str, Any]:
         """The options the run was started with."""
         return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
@@ -88,6 +140,10 @@ class RunDirectory:
     def write_result(self, result: dict[str, Any]) -> None:
         """Write the scores, in place of earlier ones. Numbers that are not finite become null."""
         write_json(self.result, result)
+
+
+def _yaml(config: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
 
 
 def finite(value: Any) -> Any:

@@ -22,8 +22,8 @@ _DTYPES |= {torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 def encode(value: Any, path: str, tensors: list[torch.Tensor]) -> Any:
     """What JSON can hold of a tree; whatever it cannot becomes an object with one key, its kind.
 
-    Tensors and arrays are appended to `tensors`, contiguous, on the CPU, and not copied where they already are both;
-    in the tree stands their index.
+    Tensors and arrays are appended to `tensors`, on the CPU, and not copied where they already are there; in the tree
+    stands their index.
 
     Raises:
         TypeError: naming the place in the tree, after `path`, of what cannot be saved.
@@ -70,15 +70,17 @@ def decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _dense(value: Any, path: str) -> torch.Tensor:
-    """A leaf as a contiguous tensor on the CPU; no copy is made where it already is one."""
+    """A leaf as a tensor on the CPU, a view of it where it is one already, however it lies in memory."""
     tensor = value
     if type(value) is np.ndarray or isinstance(value, np.generic):
         try:
-            tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+            array = np.require(value, requirements="W")
+            # A tensor cannot run backwards through memory.
+            tensor = torch.from_numpy(array if min(array.strides, default=0) >= 0 else np.ascontiguousarray(array))
         except (TypeError, ValueError):
             raise TypeError(f"cannot save {path}: numpy type {value.dtype} is not supported") from None
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"cannot save {path}: {type(value).__name__} is neither a tensor, an array nor a JSON value")
     if tensor.dtype not in _DTYPES or tensor.layout is not torch.strided or tensor.is_meta:
         raise TypeError(f"cannot save {path}: {tensor.layout} tensor of {tensor.dtype} on {tensor.device}")
-    return tensor.detach().cpu().contiguous()
+    return tensor.detach().cpu()

@@ -13,7 +13,7 @@ import yaml
 import envs
 from envs import GridWorldConfig
 from train import RunConfig, make_agent, make_world
-from training.loop import training_loop
+from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
 PRESETS = Path(__file__).parents[2] / "configs"
@@ -57,7 +57,7 @@ def returns_of_last_episodes(preset: str, seed: int, episodes: int = 20) -> floa
     assert config.env == ROOM
     world = make_world(config)
     returns: list[float] = []
-    for record in training_loop(world, make_agent(config, world), EpisodeSeeds(seed), config.steps):
+    for record in TrainingLoop(world, make_agent(config, world), EpisodeSeeds(seed)).run(config.steps):
         returns += [episode.episode_return for episode in record.episodes]
     return float(np.mean(returns[-episodes:]))
 

@@ -9,7 +9,7 @@ from benchmarks import atari, grid_world, quickstart, results, throughput
 from benchmarks.runner import CommonOptions, Preset, prepare
 from tests.programs import complaint, run
 from train import make_agent, make_world
-from training.loop import training_loop
+from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
 TINY = ("--agents", "mfec", "random", "--steps", "1600", "--steps_per_row", "400", "--eval_games", "2")
@@ -25,7 +25,7 @@ def random_returns(seed: int, steps: int) -> list[tuple[int, float]]:
     options = CommonOptions(out=Path("grid_world.csv"))
     ((config, _),) = prepare(options, [Preset("grid_world_random")], seed, steps)
     world = make_world(config)
-    loop = training_loop(world, make_agent(config, world), EpisodeSeeds(seed), steps)
+    loop = TrainingLoop(world, make_agent(config, world), EpisodeSeeds(seed)).run(steps)
     return [(record.step, episode.episode_return) for record in loop for episode in record.episodes]
 
 

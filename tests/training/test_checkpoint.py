@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import resource
 import shutil
 import signal
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -245,8 +248,92 @@ def two_checkpoints(tmp_path_factory):
     return folder
 
 
+class Malicious:
+    """Whoever unpickles this runs its code."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self):
+        return Path.touch, (self.proof,)
+
+
+FILES = ["tensors.safetensors", "tree.json", "manifest.json"]
+
+
+def other_of(path: Path) -> Path:
+    return path.with_name(FILES[FILES.index(path.name) - 1])
+
+
+def swap(path: Path) -> None:
+    content, other = path.read_bytes(), other_of(path)
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def into_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+DAMAGES: dict[str, Callable[[Path, float, Path], object]] = {
+    "cut": lambda path, place, proof: path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)]),
+    "flip": lambda path, place, proof: flip(path, int(place * path.stat().st_size * 8)),
+    "swap files": lambda path, place, proof: swap(path),
+    "of another": lambda path, place, proof: shutil.copy(path.parents[1] / "step_000000001" / path.name, path),
+    "empty": lambda path, place, proof: path.write_bytes(b""),
+    "delete": lambda path, place, proof: path.unlink(),
+    "pickle": lambda path, place, proof: path.write_bytes(pickle.dumps(Malicious(proof), protocol=int(place * 6))),
+    "torch": lambda path, place, proof: torch.save({"agent": Malicious(proof)}, path),
+    "noise": lambda path, place, proof: path.write_bytes(np.random.default_rng(int(place * 1e9)).bytes(500)),
+    "folder": lambda path, place, proof: into_folder(path),
+    "link": lambda path, place, proof: into_link(path),
+}
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(sorted(DAMAGES)), st.sampled_from(FILES), st.floats(0, 1, exclude_max=True))
+def test_no_damage_goes_unnoticed_or_runs_code(two_checkpoints, kind, name, place):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, proof = Path(temporary) / "checkpoints", Path(temporary) / "proof"
+        shutil.copytree(two_checkpoints, folder)
+        DAMAGES[kind](folder / "step_000000002" / name, place, proof)
+        with pytest.warns(UserWarning, match="is damaged|has format") as caught:
+            step, state = load(folder)
+        assert step == 1 and same(state, state_at(1))
+        assert len(caught) == 1 and "\n" not in str(caught[0].message)
+        shutil.rmtree(folder / "step_000000001")
+        with pytest.raises(CheckpointError, match="no good checkpoint") as error:
+            load(folder)
+        assert "\n" not in str(error.value)
+        assert not proof.exists()
+
+
+def test_a_manifest_that_vouches_for_a_pickle_runs_no_code(tmp_path):
+    """Checksums can be forged; what is read is never executed all the same."""
+    proof = tmp_path / "proof"
+    place = save(tmp_path / "checkpoints", state_at(1), 1)
+    for name in ("tensors.safetensors", "tree.json"):
+        save(tmp_path / "checkpoints", state_at(1), 1)
+        content = pickle.dumps(Malicious(proof))
+        (place / name).write_bytes(content)
+        manifest = json.loads((place / "manifest.json").read_text())
+        manifest["files"][name] = {"bytes": len(content), "xxh3_128": xxhash.xxh3_128_hexdigest(content)}
+        (place / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load(tmp_path / "checkpoints")
+    assert not proof.exists()
+    pickle.loads(pickle.dumps(Malicious(proof)))
+    assert proof.exists(), "the test's pickle is harmless"
+
+
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(["tensors.safetensors", "tree.json", "manifest.json"]), st.floats(0, 1, exclude_max=True))
+@given(st.sampled_from(FILES), st.floats(0, 1, exclude_max=True))
 def test_no_flipped_bit_goes_unnoticed(two_checkpoints, name, place):
     path = two_checkpoints / "step_000000002" / name
     bit = int(place * path.stat().st_size * 8)

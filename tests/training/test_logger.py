@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
@@ -14,10 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.logger import Averages, Logger
+from training.logger import Logger
 from training.run_directory import RunDirectory
+from training.tally import Averages
 
 CONFIG = {"seed": 3, "agent": {"name": "nec", "encoder": {"size": 64}}, "note": "a|b"}
+
+
+@contextlib.contextmanager
+def logging(run: RunDirectory, step: int = 0):
+    """A logger of a run that stands at a step; that must have nothing to complain of."""
+    warnings: list[str] = []
+    with contextlib.closing(Logger(run, step, warnings.append)) as logger:
+        yield logger
+    assert warnings == []
 
 
 @pytest.fixture
@@ -36,11 +47,11 @@ def read(run: RunDirectory) -> tuple[list[dict], EventAccumulator]:
 
 def test_lines_and_tensorboard_hold_the_same(run):
     beats = [(step, {"charts/return": step / 7, "losses/q": 1e-9 * step}) for step in (1, 250, 10**9)]
-    with Logger(run) as logger:
+    with logging(run) as logger:
         for step, metrics in beats:
-            logger.log(step, metrics)
+            logger.log(step, 1.5, metrics)
     lines, board = read(run)
-    assert [line.pop("seconds") >= 0 for line in lines] == [True] * 3
+    assert [line.pop("seconds") for line in lines] == [1.5] * 3
     assert lines == [{"step": step, **metrics} for step, metrics in beats]
     for tag in ("charts/return", "losses/q"):
         events = board.Scalars(tag)
@@ -49,8 +60,8 @@ def test_lines_and_tensorboard_hold_the_same(run):
 
 
 def test_what_is_not_finite_is_null(run):
-    with Logger(run) as logger:
-        logger.log(1, {"nan": math.nan, "inf": -math.inf, "numpy": np.float32(0.5), "torch": torch.tensor(2.0)})
+    with logging(run) as logger:
+        logger.log(1, 0.0, {"nan": math.nan, "inf": -math.inf, "numpy": np.float32(0.5), "torch": torch.tensor(2.0)})
     (line,), board = read(run)
     del line["seconds"]
     assert line == {"step": 1, "nan": None, "inf": None, "numpy": 0.5, "torch": 2.0}
@@ -58,28 +69,57 @@ def test_what_is_not_finite_is_null(run):
 
 
 def test_a_line_can_be_read_while_the_run_goes_on(run):
-    with Logger(run) as logger:
-        logger.log(5, {"charts/return": 1.0})
+    with logging(run) as logger:
+        logger.log(5, 0.0, {"charts/return": 1.0})
         assert json.loads(run.metrics.read_text())["step"] == 5
 
 
-def test_a_continued_run_adds_to_its_lines(run):
-    for step in (1, 2):
-        with Logger(run) as logger:
-            logger.log(step, {})
-    lines, _ = read(run)
-    assert [line["step"] for line in lines] == [1, 2]
+def test_a_continued_run_takes_back_what_came_after_its_checkpoint(run):
+    with logging(run) as logger:
+        for step in (1, 2, 3):
+            logger.log(step, 0.0, {"charts/return": 10.0 + step})
+    with logging(run, step=2) as logger:
+        for step in (3, 4):
+            logger.log(step, 0.0, {"charts/return": 20.0 + step})
+    lines, board = read(run)
+    assert [(line["step"], line["charts/return"]) for line in lines] == [(1, 11), (2, 12), (3, 23), (4, 24)]
+    assert [(event.step, event.value) for event in board.Scalars("charts/return")] == [
+        (1, 11),
+        (2, 12),
+        (3, 23),
+        (4, 24),
+    ]
 
 
-def test_texts_and_options(run):
-    with Logger(run) as logger:
-        logger.log_text(7, {"recall/episode": "**five** memories"})
+def test_the_options_are_written_once(run):
+    with logging(run) as logger:
+        logger.log(7, 0.0, {"charts/return": 1.0})
+    with logging(run, step=7):
+        pass
     _, board = read(run)
-    (event,) = board.Tensors("recall/episode/text_summary")
-    assert event.step == 7 and event.tensor_proto.string_val[0].decode() == "**five** memories"
     (event,) = board.Tensors("config/text_summary")
     rows = event.tensor_proto.string_val[0].decode().split("\n")
     assert rows[2:] == ["| seed | 3 |", "| agent.name | nec |", "| agent.encoder.size | 64 |", "| note | a&#124;b |"]
+
+
+def test_what_cannot_be_written_is_told_once_and_costs_itself(run, monkeypatch):
+    warnings: list[str] = []
+    logger = Logger(run, 0, warnings.append)
+    logger.log(1, 0.0, {"charts/return": 1.0})
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "add_metrics", full)
+        for step in (2, 3):
+            logger.log(step, 0.0, {"charts/return": 2.0})
+    logger.log(4, 0.0, {"charts/return": 4.0})
+    logger.close()
+    assert warnings == ["metrics are being lost, training goes on: [Errno 28] No space left on device"]
+    lines, board = read(run)
+    assert [line["step"] for line in lines] == [1, 4]
+    assert [event.step for event in board.Scalars("charts/return")] == [1, 2, 3, 4]
 
 
 def test_importing_the_logger_does_not_import_tensorboard():

@@ -1,0 +1,242 @@
+"""Environments spread over processes of their own, so that one that crashes does not take the training with it.
+
+An emulator can fail in ways that no exception reports, and the system can kill a process for its memory. Here that
+costs the episodes of one process. Otherwise the numbers are those of the same world in a single process, since an
+episode is a function of its seed and its actions. Worth it too where a step is slow and processors are many; where a
+step takes microseconds, the way between processes (0.1 to 0.3 ms) costs more than it saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+
+from envs.world import Infos, World
+
+MOST_RESTARTS = 5
+"""Processes that may be lost before something is taken to be wrong for good."""
+
+_REPLY_SECONDS = 120.0
+"""A process that is silent for longer counts as lost."""
+
+
+class _Lost(Exception):
+    """A process ended, or hangs."""
+
+
+class WorkerWorld(World):
+    """A world whose environments live in several processes.
+
+    The episodes of a process that was lost are truncated in the step that lost it, with their last observations and no
+    reward, and the process is started again. Infos then hold `metrics`: `charts/env_restarts`, how often that was.
+
+    Args:
+        make: builds the world of one process from its number of environments; sent to the processes by pickle.
+        num_envs: environments in all.
+        workers: processes; no more than environments.
+
+    Raises:
+        RuntimeError: from reset or step, when more than `MOST_RESTARTS` processes were lost.
+        ValueError: what `make` raises.
+    """
+
+    def __init__(self, make: Callable[[int], World], num_envs: int, workers: int) -> None:
+        shares = np.array_split(np.arange(num_envs), min(workers, num_envs))
+        self._workers = [_Worker(make, len(share)) for share in shares]
+        self._slices = [slice(int(share[0]), int(share[-1]) + 1) for share in shares]
+        self._restarts = 0
+        about = self._workers[0].about()
+        self.frame_stack, self.frames_per_step = about["frame_stack"], about["frames_per_step"]
+        super().__init__(num_envs, about["observation_space"], about["num_actions"])
+        self._observations = np.zeros((num_envs, *self.single_observation_space.shape), np.uint8)
+        self._last_infos: Infos = {}
+
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """The processes, in the order of their environments."""
+        return [worker.process for worker in self._workers]
+
+    def _begin(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:
+        asked = []
+        for share in self._slices:
+            count = int(mask[share].sum())
+            asked.append(("reset", mask[share], seeds[:count]) if count else ("look",))
+            seeds = seeds[count:]
+        replies = self._ask_all(asked)
+        for index, reply in enumerate(replies):
+            while reply is None:
+                # Beginning an episode costs nothing to try again.
+                reply = self._ask_all([asked[index]], [index])[0]
+            replies[index] = reply
+        observations, infos = self._joined([reply[0] for reply in replies], [reply[-1] for reply in replies])
+        if "life_lost" in infos:
+            infos["life_lost"] = np.zeros(self.num_envs, dtype=bool)
+        return observations, infos
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        replies = self._ask_all([("step", actions[share]) for share in self._slices])
+        for index, share in enumerate(self._slices):
+            if replies[index] is None:
+                none = np.zeros(share.stop - share.start, dtype=bool)
+                infos = {name: values[share] for name, values in self._last_infos.items()}
+                if "life_lost" in infos:
+                    infos["life_lost"] = none
+                replies[index] = (self._observations[share], none.astype(np.float64), none, ~none, infos)
+        observations, infos = self._joined([reply[0] for reply in replies], [reply[-1] for reply in replies])
+        rewards, terminations, truncations = (np.concatenate([reply[n] for reply in replies]) for n in (1, 2, 3))
+        return observations, rewards, terminations, truncations, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def _joined(self, observations: list[np.ndarray], infos: list[Infos]) -> tuple[np.ndarray, Infos]:
+        self._observations = np.concatenate(observations)
+        self._last_infos = {name: np.concatenate([info[name] for info in infos]) for name in infos[0]}
+        joined: dict[str, Any] = dict(self._last_infos)
+        if self._restarts:
+            joined["metrics"] = {"charts/env_restarts": float(self._restarts)}
+        return self._observations, joined
+
+    def _ask_all(self, questions: list[tuple[Any, ...]], indices: list[int] | None = None) -> list[Any]:
+        """Ask processes at the same time; None for each that was lost, and was started again."""
+        workers = [self._workers[index] for index in indices] if indices else self._workers
+        for worker, question in zip(workers, questions, strict=True):
+            worker.ask(question)
+        replies = []
+        for worker in workers:
+            try:
+                replies.append(worker.answer())
+            except _Lost as loss:
+                self._restarts += 1
+                if self._restarts > MOST_RESTARTS:
+                    raise RuntimeError(f"{self._restarts} environment processes were lost, the last: {loss}") from None
+                print(f"warning: {loss}; started again, its episodes are truncated", file=sys.stderr, flush=True)
+                worker.start()
+                replies.append(None)
+        return replies
+
+
+class _Worker:
+    """One process, and the way to it."""
+
+    def __init__(self, make: Callable[[int], World], num_envs: int) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        self._make = make
+        self._num_envs = num_envs
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, in place of one before it."""
+        if hasattr(self, "process"):
+            self.close()
+        self._connection, theirs = self._context.Pipe()
+        self.process: BaseProcess = self._context.Process(
+            target=_serve, args=(theirs, self._make, self._num_envs), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def about(self) -> dict[str, Any]:
+        """What the world of this process is."""
+        self.ask(("about",))
+        return self.answer()
+
+    def ask(self, question: tuple[Any, ...]) -> None:
+        """Send a question; one that cannot be sent is noticed when the answer does not come."""
+        with contextlib.suppress(OSError):
+            self._connection.send(question)
+
+    def answer(self) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            _Lost: if there will be none.
+            Exception: what the world raised instead.
+        """
+        try:
+            if not self._connection.poll(_REPLY_SECONDS):
+                raise _Lost(f"environment process {self.process.pid} was silent for {_REPLY_SECONDS:.0f} s")
+            reply = self._connection.recv()
+        except (EOFError, OSError):
+            self.process.join(1.0)
+            code = self.process.exitcode
+            raise _Lost(f"environment process {self.process.pid} died (exit code {code})") from None
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self.process.join(1.0)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(connection: Connection, make: Callable[[int], World], num_envs: int) -> None:
+    """What a process does: answer until nobody asks any more."""
+    # A stop that is meant for the training reaches the whole group; the training ends this process.
+    for number in (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ())):
+        signal.signal(number, signal.SIG_IGN)
+    server = _Server(make, num_envs)
+    while True:
+        try:
+            question, *arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            reply = getattr(server, question)(*arguments)
+        except Exception as error:
+            reply = error
+        connection.send(reply)
+
+
+class _Server:
+    """The world of one process; its methods are the questions."""
+
+    def __init__(self, make: Callable[[int], World], num_envs: int) -> None:
+        self._make = make
+        self._num_envs = num_envs
+        self._last: tuple[np.ndarray, Infos] | None = None
+
+    @functools.cached_property
+    def _world(self) -> World:
+        # Made when it is first asked for, so that what making it raises is an answer.
+        return self._make(self._num_envs)
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "frame_stack": self._world.frame_stack,
+            "frames_per_step": self._world.frames_per_step,
+            "observation_space": self._world.single_observation_space,
+            "num_actions": int(self._world.single_action_space.n),
+        }
+
+    def look(self) -> tuple[np.ndarray, Infos]:
+        if self._last is None:
+            # After a restart the caller may begin the episodes one by one; a world wants all at first.
+            self._last = self._world.reset(seed=[0] * self._num_envs)
+        return self._last
+
+    def reset(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:
+        if not mask.all():
+            self.look()
+        self._last = self._world.reset(seed=seeds, options={"reset_mask": mask})
+        return self._last
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        observations, rewards, terminations, truncations, infos = self._world.step(actions)
+        self._last = observations, infos
+        return observations, rewards, terminations, truncations, infos

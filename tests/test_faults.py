@@ -1,0 +1,326 @@
+"""Signals, numbers that are not finite, full disks and lost processes: each ends as the docs say."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from programs import complaint, only_run, run
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from agents import NonFiniteError
+from agents.dqn import DQN
+from envs.workers import WorkerWorld
+from tests import traces
+from tests.traces import preset
+from training import checkpoint
+from training.loop import TrainingLoop
+from training.run_directory import RunDirectory
+
+
+def signalled(arguments: list[str], trace: Path, at: int, numbers: list[int]) -> None:
+    """Train with a trace, and send this process signals after a step."""
+    advance = TrainingLoop._advance
+
+    def sending(loop: TrainingLoop):
+        record = advance(loop)
+        if record.step == at:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return record
+
+    with mock.patch.object(TrainingLoop, "_advance", sending):
+        traces.trained(arguments, trace, None)
+
+
+def run_signalled(arguments: list[object], trace: Path, at: int, *numbers: int) -> int | None:
+    process = traces.CONTEXT.Process(target=signalled, args=([str(one) for one in arguments], trace, at, numbers))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(number, tmp_path):
+    path = preset(tmp_path, "mfec", "grid_world", steps=300, steps_per_checkpoint=10_000)
+    assert traces.run_traced([path, "--runs", tmp_path / "whole"], tmp_path / "whole.jsonl") == 0
+    assert run_signalled([path, "--runs", tmp_path / "runs"], tmp_path / "first.jsonl", 150, number) == 75
+    directory = only_run(tmp_path / "runs")
+    output = (tmp_path / "first.out").read_text()
+    message = f"{signal.Signals(number).name} at step 150, saved. Go on with: python train.py --resume {directory}"
+    assert message in output
+    assert checkpoint.load(directory / "checkpoints")[0] == 150
+    assert traces.run_traced(["--resume", directory], tmp_path / "second.jsonl") == 0
+    first, second = traces.read(tmp_path / "first.jsonl"), traces.read(tmp_path / "second.jsonl")
+    assert first | second == traces.read(tmp_path / "whole.jsonl")
+    assert max(first) == 150 and min(second) == 153
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path):
+    path = preset(tmp_path, "mfec", "grid_world", steps=300, steps_per_checkpoint=90)
+    arguments = [path, "--runs", tmp_path / "runs"]
+    assert run_signalled(arguments, tmp_path / "trace.jsonl", 150, signal.SIGINT, signal.SIGINT) == 130
+    assert checkpoint.load(only_run(tmp_path / "runs") / "checkpoints")[0] in (0, 90)
+    # Of another kind a second signal changes nothing.
+    arguments = [path, "--runs", tmp_path / "others"]
+    assert run_signalled(arguments, tmp_path / "trace.jsonl", 150, signal.SIGTERM, signal.SIGTERM) == 75
+
+
+def test_a_signal_after_the_last_step_is_no_stop(tmp_path):
+    path = preset(tmp_path, "random", "grid_world", steps=300)
+    arguments = [path, "--runs", tmp_path / "runs"]
+    assert run_signalled(arguments, tmp_path / "trace.jsonl", 300, signal.SIGTERM) == 0
+    assert (only_run(tmp_path / "runs") / "result.json").exists()
+
+
+@pytest.mark.parametrize("agent", ["nec", "dqn"])
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(agent, tmp_path, capsys):
+    path = preset(tmp_path, agent, "grid_world", steps=400, steps_per_checkpoint=90)
+    column = "returns" if agent == "nec" else "rewards"
+    advance = TrainingLoop._advance
+
+    def poisoned(loop: TrainingLoop):
+        if loop.step == 210:
+            replay = loop.agent.replay
+            replay.columns[column][:] = np.nan
+        before = {name: weight.clone() for name, weight in weights(loop.agent).items()}
+        memory = loop.agent.memory.state_dict() if agent == "nec" else None
+        before_memory = traces.digest(memory)
+        try:
+            return advance(loop)
+        except NonFiniteError:
+            for name, weight in weights(loop.agent).items():
+                assert torch.equal(weight, before[name]) and weight.isfinite().all()
+            if agent == "nec" and not loop.agent._finished:
+                values = [store.values for store in loop.agent.memory.stores]
+                assert all(value.isfinite().all() for value in values)
+            del before_memory
+            raise
+
+    with mock.patch.object(TrainingLoop, "_advance", poisoned), pytest.raises(SystemExit) as stop:
+        run(train.main, path, "--runs", tmp_path / "runs")
+    assert stop.value.code == 3
+    error = capsys.readouterr().err
+    assert "the loss is nan" in error and error.count("\n") == 1
+    directory = only_run(tmp_path / "runs")
+    (dump,) = (directory / "faults").iterdir()
+    assert str(dump) in error
+    batch = load_file(dump)
+    assert batch["returns"].isnan().any() and batch["observations"].dtype == torch.uint8
+    step, state = checkpoint.load(directory / "checkpoints")
+    assert step == 180
+    leaves = state["agent"]["network" if agent == "dqn" else "encoder"].values()
+    assert all(leaf.isfinite().all() for leaf in leaves)
+
+
+def weights(agent) -> dict[str, torch.Tensor]:
+    return dict((agent.network if isinstance(agent, DQN) else agent.encoder).named_parameters())
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, kilobytes: int, options: str = "") -> Iterator[Path]:
+    """A file system of its own that fills up soon; skips the test where there may be none."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k{options}", "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread.
+def test_a_disk_that_fills_does_not_end_the_run(tmp_path, capsys):
+    """Checkpoints, metrics and TensorBoard find no room, each with one warning; once there is room, all go on."""
+    path = preset(tmp_path, "mfec", "grid_world", steps=600, steps_per_checkpoint=90, steps_per_log=30)
+    with small_disk(tmp_path / "disk", 4_096) as disk:
+        filler = disk / "filler"
+        advance = TrainingLoop._advance
+
+        def filling(loop: TrainingLoop):
+            if loop.step == 150:
+                with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                    while file.write(bytes(4096)):
+                        pass
+            if loop.step == 420:
+                filler.unlink()
+            return advance(loop)
+
+        with mock.patch.object(TrainingLoop, "_advance", filling):
+            run(train.main, path, "--runs", disk / "runs")
+        output = capsys.readouterr()
+        assert "MFEC on MiniGrid" in output.out
+        warnings = output.err.splitlines()
+        assert sum("metrics are being lost, training goes on" in line for line in warnings) == 1
+        assert sum("no room for a checkpoint" in line or "cannot save" in line for line in warnings) >= 1
+        directory = only_run(disk / "runs")
+        steps = [json.loads(line)["step"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        assert steps == sorted(set(steps)) and 120 in steps and 300 not in steps and 600 in steps
+        board = EventAccumulator(str(directory / "tensorboard")).Reload()
+        assert board.Scalars("charts/episodes")[-1].step == 600
+        assert checkpoint.load(directory / "checkpoints")[0] == 600
+        assert (directory / "result.json").exists()
+
+
+def test_a_run_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys):
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    with small_disk(tmp_path / "disk", 4_096) as disk:
+        run(train.main, path, "--runs", disk)
+        directory = only_run(disk)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        error = complaint(train.main, capsys, "--resume", directory, "--steps", 90)
+        assert f"{directory} cannot be written" in error and "Read-only file system" in error
+        error = complaint(train.main, capsys, path, "--runs", disk)
+        assert f"--runs: no run can be made in {disk}" in error
+
+
+def test_two_processes_cannot_train_one_run(tmp_path, capsys):
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    run(train.main, path, "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom pathlib import Path\nfrom training.run_directory import RunDirectory\n"
+            "with RunDirectory.open(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()",
+            str(directory),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    error = complaint(train.main, capsys, "--resume", directory, "--steps", 90)
+    assert f"{directory} is being trained by another process" in error
+    # However it ends, the lock goes with it.
+    holder.kill()
+    holder.wait()
+    run(train.main, "--resume", directory, "--steps", 90)
+    assert checkpoint.load(directory / "checkpoints")[0] == 90
+
+
+def test_a_lost_environment_process_costs_its_episodes_and_is_counted(tmp_path, capfd):
+    path = preset(tmp_path, "mfec", "grid_world", steps=300, steps_per_log=30)
+    step_of = WorkerWorld._advance
+    calls = iter(range(1000))
+
+    def killing(world: WorkerWorld, actions: np.ndarray):
+        if next(calls) == 40:
+            os.kill(world.processes[0].pid or 0, signal.SIGKILL)
+        return step_of(world, actions)
+
+    with mock.patch.object(WorkerWorld, "_advance", killing):
+        run(train.main, path, "--runs", tmp_path / "runs", "--env_workers", 2)
+    assert "its episodes are truncated" in capfd.readouterr().err
+    directory = only_run(tmp_path / "runs")
+    board = EventAccumulator(str(directory / "tensorboard")).Reload()
+    restarts = board.Scalars("charts/env_restarts")
+    assert restarts[-1].step == 300 and restarts[-1].value == 1.0
+    assert checkpoint.load(directory / "checkpoints")[0] == 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        ([], "--resume takes the directory of a run"),
+        (["absent"], "no run at absent"),
+        (["RUN"], "is done with its 60 steps; to go on, raise them: --steps 120"),
+        (["RUN", "--steps", "30"], "is done with its 60 steps"),
+        (["RUN", "--seed", "5"], "--seed (4 to 5) cannot change"),
+        (["RUN", "--agent.epsilon", "0.5"], "--agent.epsilon (0.1 to 0.5) cannot change"),
+        (["RUN", "--env.max_steps", "7", "--num_envs", "9"], "--env.max_steps (25 to 7), --num_envs (3 to 9) cannot"),
+        (["RUN", "--step", "90"], "did you mean --steps?"),
+    ],
+)
+def test_a_resume_that_cannot_be_is_refused_in_one_line(arguments, mend, tmp_path, capsys):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    arguments = [directory if one == "RUN" else one for one in arguments]
+    assert mend in complaint(train.main, capsys, "--resume", *arguments)
+    assert checkpoint.load(directory / "checkpoints")[0] == 60
+
+
+def test_a_resume_never_starts_afresh(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    newest = directory / "checkpoints" / "step_000000060"
+    (newest / "tensors.safetensors").write_bytes(b"")
+    run(train.main, "--resume", directory)
+    output = capsys.readouterr()
+    older = directory / "checkpoints" / "step_000000000"
+    assert f"{newest} is damaged" in output.err and f"falling back to {older}" in output.err
+    assert "going on with" in output.out and "from step 0" in output.out
+    for file in (directory / "checkpoints").glob("*/manifest.json"):
+        file.write_text("{}")
+    assert "no good checkpoint in" in complaint(train.main, capsys, "--resume", directory, "--steps", 90)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
+    runs = {}
+    for name, options in (("mfec", {}), ("nec", {}), ("fewer", {"num_envs": 2})):
+        agent = name if name in ("mfec", "nec") else "mfec"
+        run(train.main, preset(tmp_path, agent, "grid_world", steps=60, **options), "--runs", tmp_path / name)
+        runs[name] = only_run(tmp_path / name)
+    for name, mend in (("nec", "not of a mfec agent on MiniGrid"), ("fewer", "saved with 2 environments, this world")):
+        checkpoint.save(runs["mfec"] / "checkpoints", checkpoint.load(runs[name] / "checkpoints")[1], 61)
+        assert mend in complaint(train.main, capsys, "--resume", runs["mfec"], "--steps", 90)
+
+
+def test_a_full_disk_loses_no_part_of_a_line(tmp_path, monkeypatch):
+    directory = RunDirectory.create(tmp_path, "run", {}, [])
+    directory.add_metrics('{"step": 1}')
+    opened = Path.open
+
+    class Filling:
+        """A file on a disk with room for five more bytes."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, content):
+            return self.file.write(content[:5])
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(Path, "open", lambda path, *args, **options: Filling(opened(path, *args, **options)))
+    with pytest.raises(OSError) as error:
+        directory.add_metrics('{"step": 2}')
+    assert error.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    directory.add_metrics('{"step": 3}')
+    assert directory.metrics.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+def test_lines_after_the_checkpoint_are_taken_back(tmp_path):
+    directory = RunDirectory.create(tmp_path, "run", {}, [])
+    for step in (10, 20, 30):
+        directory.add_metrics(json.dumps({"step": step}))
+    with directory.metrics.open("a") as file:
+        file.write('{"step": 4')
+    directory.forget_metrics_after(20)
+    assert [json.loads(line)["step"] for line in directory.metrics.read_text().splitlines()] == [10, 20]

@@ -1,0 +1,79 @@
+"""Golden traces: what each agent did on the day it was right, to be kept by every change that is not meant to alter it.
+
+On the kind of processor and the version of torch they were recorded with, every action, metric and state must be the
+same bit for bit. Elsewhere arithmetic rounds otherwise, and what rounding cannot change is compared: the actions up to
+the first update, and the first losses to a thousandth.
+
+    python -m tests.test_golden        record them anew, after a change that is meant to alter them
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from tests import traces
+from tests.traces import AGENTS, WORLDS
+from training.loop import TrainingLoop
+from training.seeding import EpisodeSeeds
+
+FOLDER = Path(__file__).parent / "golden"
+CASES = [(agent, world) for agent in AGENTS for world in WORLDS]
+RECORDS = 110
+MACHINE = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def lived(agent: str, world: str) -> list[dict[str, Any]]:
+    options = {"env": WORLDS[world], "agent": AGENTS[agent], "num_envs": 3, "seed": 4}
+    config = train.RunConfig.model_validate(options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        games = train.make_world(config)
+        loop = TrainingLoop(games, train.make_agent(config, games), EpisodeSeeds(config.seed))
+        lines = [traces.line(loop, record) for record in itertools.islice(loop.run(10**6), RECORDS)]
+        games.close()
+    finally:
+        torch.set_num_threads(threads)
+    # As they come back from a file.
+    return json.loads(json.dumps(lines))
+
+
+def path_of(agent: str, world: str) -> Path:
+    return FOLDER / f"{world}_{agent}.json"
+
+
+@pytest.mark.parametrize(("agent", "world"), CASES)
+def test_an_agent_does_what_it_did(agent: str, world: str) -> None:
+    golden = json.loads(path_of(agent, world).read_text())
+    lines = lived(agent, world)
+    assert len(lines) == len(golden["lines"]) == RECORDS
+    if golden["machine"] == MACHINE:
+        for line, expected in zip(lines, golden["lines"], strict=True):
+            assert line == expected
+        return
+    losses = 0
+    for line, expected in zip(lines, golden["lines"], strict=True):
+        assert line["actions"] == expected["actions"] and line["episodes"] == expected["episodes"]
+        for metrics, expected_metrics in zip(line["metrics"], expected["metrics"], strict=True):
+            assert metrics == pytest.approx(expected_metrics, rel=1e-3, abs=1e-4)
+            losses += any(tag.startswith("losses/") for tag in metrics)
+        if losses:
+            break
+
+
+def record() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for agent, world in CASES:
+        lines = ",\n".join(map(json.dumps, lived(agent, world)))
+        path_of(agent, world).write_text(f'{{"machine": {json.dumps(MACHINE)}, "lines": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    record()

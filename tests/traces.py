@@ -1,0 +1,125 @@
+"""What a run did, step by step, as lines that can be compared; written by processes that may be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import xxhash
+import yaml
+
+import train
+from training.command_line import guarded
+from training.loop import Record, TrainingLoop
+
+# Processes are forked from one that has imported everything: they start in milliseconds.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.traces"])
+
+STATE_EVERY = 10
+"""Records between two digests of the agent's whole state."""
+
+
+SOON = {"learning_starts": 40, "batch_size": 4, "epsilon_begin": 10, "epsilon_end": 200}
+AGENTS: dict[str, dict[str, Any]] = {
+    "random": {"name": "random"},
+    "mfec": {"name": "mfec", "key_size": 16, "epsilon": 0.1, "capacity": 60},
+    "nec": {"name": "nec", "key_size": 8, "neighbours": 5, "capacity": 60, "replay_capacity": 400, **SOON},
+    "dqn": {"name": "dqn", "features": 16, "updates_per_target": 7, "replay_capacity": 400, **SOON},
+}
+WORLDS: dict[str, dict[str, Any]] = {
+    "atari": {"name": "atari", "game": "breakout", "sticky_actions": 0.25, "max_frames_per_episode": 300},
+    "grid_world": {"name": "grid_world", "id": "MiniGrid-Dynamic-Obstacles-6x6-v0", "max_steps": 25},
+}
+
+
+def preset(folder: Path, agent: str, world: str, **options: Any) -> Path:
+    path = folder / f"{world}_{agent}.yaml"
+    common = {"num_envs": 3, "threads": 1, "steps_per_log": 45, "seed": 4}
+    path.write_text(yaml.safe_dump({"env": WORLDS[world], "agent": AGENTS[agent], **common, **options}))
+    return path
+
+
+def digest(tree: Any) -> str:
+    """A hash of all leaves of a state, bit for bit, and of the places they hang in."""
+    hasher = xxhash.xxh3_64()
+
+    def add(node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                hasher.update(repr(key).encode())
+                add(value)
+        elif isinstance(node, list | tuple):
+            hasher.update(f"[{len(node)}]".encode())
+            for value in node:
+                add(value)
+        elif isinstance(node, torch.Tensor | np.ndarray):
+            array = np.ascontiguousarray(node.detach().numpy() if isinstance(node, torch.Tensor) else node)
+            hasher.update(f"{array.dtype}{array.shape}".encode())
+            hasher.update(array.tobytes())
+        else:
+            hasher.update(repr(node).encode())
+
+    add(tree)
+    return hasher.hexdigest()
+
+
+def line(loop: TrainingLoop, record: Record) -> dict[str, Any]:
+    """One step: actions, episodes and metrics, and now and then the digest of weights, memory and all else."""
+    count = record.step // loop.world.num_envs
+    return {
+        "step": record.step,
+        "actions": record.actions.tolist(),
+        "episodes": [[one.episode_return, one.length] for one in record.episodes],
+        # The room that tables keep ahead is not state.
+        "metrics": [{k: v for k, v in one.items() if k != "memory/megabytes"} for one in record.metrics],
+        "state": digest(loop.agent.state_dict()) if count % STATE_EVERY == 0 else None,
+    }
+
+
+def trained(arguments: list[str], trace: Path, kill_after: int | None) -> None:
+    """Run train.py with a trace of every step, and kill this process at once after some step.
+
+    What it prints goes to a file beside the trace.
+    """
+    advance = TrainingLoop._advance
+
+    def traced(loop: TrainingLoop) -> Record:
+        record = advance(loop)
+        with trace.open("a") as file:
+            file.write(json.dumps(line(loop, record)) + "\n")
+        if kill_after is not None and record.step >= kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record
+
+    with (
+        trace.with_suffix(".out").open("w") as output,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
+        mock.patch.object(TrainingLoop, "_advance", traced),
+        mock.patch.object(sys, "argv", ["train.py", *arguments]),
+    ):
+        guarded(train.main)
+
+
+def run_traced(arguments: list[object], trace: Path, kill_after: int | None = None) -> int | None:
+    """`trained` in a process of its own; its exit code, -9 after a kill."""
+    process = CONTEXT.Process(target=trained, args=([str(one) for one in arguments], trace, kill_after))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def read(trace: Path) -> dict[int, dict[str, Any]]:
+    """The lines of a trace by their step."""
+    lines = map(json.loads, trace.read_text().splitlines())
+    return {one["step"]: one for one in lines}

@@ -1,0 +1,119 @@
+"""A run under way: what of it lives in memory, and how that comes to the disk and back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from agents.agent import NonFiniteError
+from training.logger import Logger
+from training.loop import TrainingLoop
+from training.progress import Progress
+from training.run_directory import RunDirectory
+from training.saver import Saver
+from training.signals import StopRequest
+from training.tally import Tally
+
+
+class Fault(Exception):
+    """A run met numbers that are not finite, and ended; the message says where and what lies there."""
+
+
+class Session:
+    """Trains, logs, and saves everything that a run needs to go on.
+
+    Args:
+        run: its directory, locked by the caller.
+        loop: agent and world.
+        tally: what the run tells of itself.
+        identity: what a checkpoint says it is of.
+        warn: is told, in one line each, of failures that do not end the run.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        loop: TrainingLoop,
+        tally: Tally,
+        identity: dict[str, str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._run = run
+        self._loop = loop
+        self._tally = tally
+        self._identity = identity
+        self._warn = warn
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes while the run goes, with what it is a state of."""
+        return {
+            **self._identity,
+            "agent": self._loop.agent.state_dict(),
+            "loop": self._loop.state_dict(),
+            "tally": self._tally.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved; raises what agent and loop raise for a state that is not theirs."""
+        self._loop.load_state_dict(state["loop"])
+        self._loop.agent.load_state_dict(state["agent"])
+        self._tally.load_state_dict(state["tally"])
+        torch.set_rng_state(state["torch_rng"])
+
+    def train(self, steps: int, steps_per_checkpoint: int, keep_checkpoints: int) -> StopRequest:
+        """Go on until `steps` agent steps are done, or a signal asks to stop; either way the end is saved.
+
+        Returns:
+            Whether and by what the run was stopped, and whether that was saved.
+
+        Raises:
+            Fault: if a loss or gradient is not finite; the checkpoints stand as they were before it.
+        """
+        loop, tally = self._loop, self._tally
+        frames_per_step: int = loop.world.frames_per_step  # type: ignore[attr-defined]
+        with (
+            StopRequest() as stop,
+            Saver(self._run.checkpoints, keep_checkpoints, self._warn) as saver,
+            contextlib.closing(Logger(self._run, loop.step, self._warn)) as logger,
+            Progress(steps, frames_per_step) as progress,
+        ):
+            if loop.step == 0:
+                # From its first second on, a run can be resumed.
+                saver.save_now(self.state_dict(), 0)
+            saved_step = loop.step
+            try:
+                for record in loop.run(steps):
+                    tally.add(record)
+                    for episode in record.episodes:
+                        progress.update(loop.step, episode.episode_return)
+                    progress.update(loop.step, memory_size=tally.averages.last("memory/size"))
+                    if tally.due() or loop.step >= steps:
+                        logger.log(loop.step, tally.seconds, tally.row())
+                    if stop.signal:
+                        break
+                    if loop.step // steps_per_checkpoint > saved_step // steps_per_checkpoint:
+                        saver.save(self.state_dict(), loop.step)
+                        saved_step = loop.step
+            except NonFiniteError as error:
+                raise Fault(
+                    f"after step {loop.step}, {error}. Nothing was changed by it. The batch: {self._dump(error)}. "
+                    f"The checkpoints in {self._run.checkpoints} are from before it."
+                ) from error
+            stop.is_saved = saver.save_now(self.state_dict(), loop.step)
+        return stop
+
+    def _dump(self, error: NonFiniteError) -> str:
+        """Write the batch of a fault down; returns where it lies, or why it does not."""
+        path = self._run.faults / f"step_{self._loop.step:09d}.safetensors"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in error.batch.items()}, path)
+        except (OSError, SafetensorError) as failure:
+            return f"lost, {failure}"
+        return str(path)
