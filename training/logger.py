@@ -58,7 +58,9 @@ class Logger:
             for tag, number in numbers.items():
                 self._tensorboard().add_scalar(tag, number, step)
 
-        self._attempt(draw)
+        if not self._attempt(draw):
+            # A writer that failed does not recover.
+            self._board = None
 
     def close(self) -> None:
         """Bring everything to the files."""
@@ -66,7 +68,7 @@ class Logger:
             self._attempt(self._board.close)
 
     def _tensorboard(self) -> SummaryWriter:
-        """The writer, or a new one after one that failed: it does not recover."""
+        """The writer, made when it is first needed."""
         # Costs 0.2 s beyond torch, which those who only want help or an evaluation need not wait for.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -77,14 +79,16 @@ class Logger:
             self._purge_step = None
         return self._board
 
-    def _attempt(self, write: Callable[[], object]) -> None:
+    def _attempt(self, write: Callable[[], object]) -> bool:
+        """Whether it could be written."""
         try:
             write()
         except OSError as error:
-            self._board = None
             if not self._failed:
                 self._failed = True
                 self._warn(f"metrics are being lost, training goes on: {error}")
+            return False
+        return True
 
     def __enter__(self) -> Logger:
         return self
