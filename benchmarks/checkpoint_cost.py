@@ -49,7 +49,7 @@ class CheckpointCostOptions(BaseModel):
     """Folder to save in."""
     out: Path = Path("docs/results/checkpoint_cost.csv")
     """Table to write anew."""
-    machine: str = "cpu2"
+    machine: str = results.machine_word()
     """One word for the machine."""
 
 
@@ -156,8 +156,8 @@ def main() -> None:
             print(variant, {name: round(value, 3) for name, value in measured.items()}, flush=True)
             row = Row(
                 experiment=options.out.stem,
-                world=f"{options.memories} x {options.key_size}",
-                agent="store",
+                world=f"{options.memories:,} memories of {options.key_size}",
+                agent="",
                 variant=variant,
                 seed=repeat,
                 steps=0,

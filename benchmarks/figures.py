@@ -92,6 +92,9 @@ REPORTS = {
         ),
         by_machine=True,
     ),
+    "checkpoint_cost": Report(
+        ("stall_seconds", "save_seconds", "extra_peak_megabytes", "megabytes_on_disk"), by_machine=True
+    ),
 }
 HEADINGS = {
     "return": "return at the end",
@@ -256,7 +259,8 @@ def _heading(metric: str) -> str:
 
 def _number(number: float, scale: float) -> str:
     """A number with as many decimals as suit one of the size of `scale`."""
-    return f"{number:,.{0 if abs(scale) >= 100 else 1 if abs(scale) >= 10 else 2}f}"
+    decimals = next((places for places, least in enumerate((100, 10, 0.1)) if abs(scale) >= least), 3)
+    return f"{number:,.{decimals}f}"
 
 
 def main() -> None:
