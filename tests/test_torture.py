@@ -23,8 +23,8 @@ def memories(state: dict) -> int:
 
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_kill_costs_what_was_saved(kills: int, tmp_path: Path) -> None:
-    """Checkpoints come every few steps, so that many kills hit one that is being written."""
-    options = {"steps": 10**9, "steps_per_checkpoint": 30, "steps_per_log": 30}
+    """A checkpoint follows upon the other, so that most kills hit one that is being written."""
+    options = {"steps": 10**9, "steps_per_checkpoint": 3, "steps_per_log": 30}
     path = preset(tmp_path, "nec", "grid_world", **options)
     chance = random.Random(0)
     arguments: list[object] = [path, "--runs", tmp_path / "runs", "--agent.capacity", 100_000]
