@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import envs
 from agents import Agent
 from envs import WorldConfig
-from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, title
+from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import Watch, play_games
@@ -39,7 +39,7 @@ from training.options import options_of
 from training.run_directory import RunDirectory, write_json
 from training.seeding import generators
 
-GRID_WORLD_PICTURES_PER_SECOND = 10
+PICTURES_PER_SECOND = 10
 
 
 class EvaluationConfig(BaseModel):
@@ -69,17 +69,24 @@ class EvaluationConfig(BaseModel):
     """Processor threads for tensors; 0 leaves the choice to torch."""
 
 
+PROTOCOL = {
+    "atari": {"no_op_max": "no_op_max", "sticky_actions": "sticky_actions", "max_frames": "max_frames_per_episode"},
+    "grid_world": {"max_frames": "max_steps"},
+    "mnist": {"max_frames": "images_per_episode"},
+}
+"""Options of the protocol that a world has, and what it calls them."""
+ALWAYS: dict[str, dict[str, Any]] = {
+    "atari": {"life_loss_ends_episode": False},
+    "grid_world": {},
+    "mnist": {"split": "validation"},
+}
+"""What holds in every evaluation, whatever held in training."""
+
+
 def defaults(config: RunConfig) -> EvaluationConfig:
     """The protocol as far as the run decides it."""
-    env = config.env
-    if env.name == "atari":
-        return EvaluationConfig(
-            no_op_max=env.no_op_max,
-            sticky_actions=env.sticky_actions,
-            max_frames=env.max_frames_per_episode,
-            device=config.device,
-        )
-    return EvaluationConfig(max_frames=env.max_steps, device=config.device)
+    of_world = {option: getattr(config.env, name) for option, name in PROTOCOL[config.env.name].items()}
+    return EvaluationConfig(device=config.device, **of_world)
 
 
 def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
@@ -88,20 +95,12 @@ def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
     Raises:
         UsageError: if the world does not have what was asked for.
     """
-    changes: dict[str, Any]
-    if env.name == "atari":
-        changes = {
-            "no_op_max": options.no_op_max,
-            "sticky_actions": options.sticky_actions,
-            "max_frames_per_episode": options.max_frames,
-            "life_loss_ends_episode": False,
-        }
-    else:
-        for option in ("no_op_max", "sticky_actions"):
-            if getattr(options, option) is not None:
-                raise UsageError(f"--{option}: only Atari games have it, and {title(env)} is none; leave it out")
-        changes = {"max_steps": options.max_frames}
-    return check(type(env), {**env.model_dump(), **changes}, title(env))
+    names = PROTOCOL[env.name]
+    for option in PROTOCOL["atari"].keys() - names:
+        if getattr(options, option) is not None:
+            raise UsageError(f"--{option}: only Atari games have it, and {env.title} is none; leave it out")
+    changes = {name: getattr(options, option) for option, name in names.items()} | ALWAYS[env.name]
+    return check(type(env), {**env.model_dump(), **changes}, env.title)
 
 
 def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[int, Agent]:
@@ -134,7 +133,7 @@ def filming(path: Path, env: WorldConfig, seed: int) -> Iterator[Watch]:
     except OSError as error:
         raise UsageError(f"--video: {path} cannot be written: {error.strerror}") from error
     screens = envs.screens(env)
-    speed = 60 / env.frame_skip if env.name == "atari" else GRID_WORLD_PICTURES_PER_SECOND
+    speed = 60 / env.frame_skip if env.name == "atari" else PICTURES_PER_SECOND
     # Sizes must be even for this pixel format, which is the one that every player knows.
     writer = get_writer(unfinished, fps=speed, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=2)
 
@@ -158,8 +157,8 @@ def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dic
     mean = float(game_scores.mean())
     human_score = human_normalised = None
     with contextlib.suppress(ValueError):  # Only 57 worlds have been played by a human for the record.
-        human_score = scores.random_and_human(title(env)).human
-        human_normalised = scores.human_normalised(mean, title(env))
+        human_score = scores.random_and_human(env.title).human
+        human_normalised = scores.human_normalised(mean, env.title)
     return {
         "mean": mean,
         "median": float(np.median(game_scores)),
@@ -186,7 +185,7 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
             run.evaluations.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"{run.evaluations} cannot be made: {error.strerror}") from error
-        print(f"{config.agent.name.upper()} on {title(env)} after {step:,} steps: {run.path}")
+        print(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
         print(f"{'protocol':<20}{describe(env, options)}", flush=True)
         with filming(options.video, env, int(seeds[0])) if options.video else contextlib.nullcontext() as watch:
             episodes = play_games(agent, world, seeds, options.epsilon, watch)
@@ -196,7 +195,7 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
     path = run.evaluations / f"{datetime.now():%Y%m%d-%H%M%S-%f}.json"
     evaluation = {
         "agent": config.agent.name,
-        "world": title(env),
+        "world": env.title,
         "checkpoint_step": step,
         "protocol": {**options.model_dump(mode="json"), "env": env.model_dump(mode="json")},
         **result,
@@ -224,9 +223,8 @@ def describe(env: WorldConfig, options: EvaluationConfig) -> str:
     ]
     if env.name == "atari":
         parts += [f"0 to {env.no_op_max} no-op frames", f"sticky actions {env.sticky_actions:g}"]
-        parts += [f"at most {env.max_frames_per_episode:,} frames"]
-    elif env.max_steps is not None:
-        parts += [f"at most {env.max_steps:,} steps"]
+    if options.max_frames is not None:
+        parts += [f"at most {options.max_frames:,} {'frames' if env.name == 'atari' else 'steps'}"]
     return ", ".join(parts)
 
 
@@ -239,7 +237,7 @@ def main() -> None:
     if arguments[0].startswith("-"):
         raise UsageError(f"the run comes first: python evaluate.py runs/NAME {' '.join(arguments)}")
     run, config = open_run(Path(arguments[0]))
-    described = f"{config.agent.name.upper()} on {title(config.env)}; see also evaluate.py --help."
+    described = f"{config.agent.name.upper()} on {config.env.title}; see also evaluate.py --help."
     evaluate(run, config, parse_overrides(defaults(config), arguments[1:], f"evaluate.py {run.path}", described))
 
 

@@ -86,14 +86,9 @@ class RunConfig(BaseModel):
     """How many of the newest checkpoints are kept."""
 
 
-def title(env: WorldConfig) -> str:
-    """What a world is called: its game, or its environment."""
-    return env.game if env.name == "atari" else env.id
-
-
 def identity(config: RunConfig) -> dict[str, str]:
     """What the checkpoints of a run say they are of."""
-    return {"agent_name": config.agent.name, "world": title(config.env)}
+    return {"agent_name": config.agent.name, "world": config.env.title}
 
 
 def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
@@ -176,7 +171,7 @@ def load_checkpoint(run: RunDirectory, config: RunConfig) -> tuple[int, dict[str
         warn(str(damage.message))
     if any(state.get(name) != value for name, value in identity(config).items()):
         raise UsageError(
-            f"the checkpoint in {run.path} is not of a {config.agent.name} agent on {title(config.env)} but of a "
+            f"the checkpoint in {run.path} is not of a {config.agent.name} agent on {config.env.title} but of a "
             f"{state.get('agent_name')} agent on {state.get('world')}; "
             f"put back the config.yaml that {run.path} was trained with"
         )
@@ -241,7 +236,7 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
     recent = result["return_last_episodes"]
     score = "no finished episode" if recent is None else f"{recent:,.6g}"
     print(
-        f"{config.agent.name.upper()} on {title(config.env)}: mean return of the last {len(tally.recent)} episodes "
+        f"{config.agent.name.upper()} on {config.env.title}: mean return of the last {len(tally.recent)} episodes "
         f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames in "
         f"{tally.seconds:.0f} s. Run: {run.path}. Look: {tensorboard_command(config.runs)}"
     )

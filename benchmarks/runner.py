@@ -202,7 +202,7 @@ def prepare(
             config,
             Row(
                 experiment=options.out.stem,
-                world=config.env.game if config.env.name == "atari" else config.env.id,
+                world=config.env.title,
                 agent=config.agent.name,
                 variant="+".join(filter(None, [*differs, options.variant])),
                 seed=seed,

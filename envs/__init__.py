@@ -9,10 +9,11 @@ import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
+from envs.mnist import MNISTConfig, make_mnist, mnist_screens
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-WorldConfig = Annotated[AtariConfig | GridWorldConfig, pydantic.Field(discriminator="name")]
+WorldConfig = Annotated[AtariConfig | GridWorldConfig | MNISTConfig, pydantic.Field(discriminator="name")]
 
 
 def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
@@ -21,6 +22,8 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
+    if isinstance(config, MNISTConfig):
+        return make_mnist(config, num_envs)
     return make_grid_world(config, num_envs)
 
 
@@ -28,4 +31,6 @@ def screens(config: WorldConfig) -> Screens:
     """Pictures of one environment of a world, for a video: `reset(seed)`, then `step(action)`."""
     if isinstance(config, AtariConfig):
         return atari_screens(config)
+    if isinstance(config, MNISTConfig):
+        return mnist_screens(config)
     return grid_world_screens(config)

@@ -47,6 +47,11 @@ class AtariConfig(pydantic.BaseModel):
     max_frames_per_episode: int = pydantic.Field(default=108_000, ge=1)
     """Frames after which an episode is truncated; 108,000 are half an hour of play."""
 
+    @property
+    def title(self) -> str:
+        """What the world is called."""
+        return self.game
+
     @pydantic.field_validator("game")
     @classmethod
     def _known(cls, game: str) -> str:

@@ -53,6 +53,11 @@ class GridWorldConfig(pydantic.BaseModel):
     max_steps: int | None = pydantic.Field(default=None, ge=1)
     """Steps after which an episode is truncated (the reward for success falls with them); empty: the environment's."""
 
+    @property
+    def title(self) -> str:
+        """What the world is called."""
+        return self.id
+
     @pydantic.field_validator("id")
     @classmethod
     def _known(cls, name: str) -> str:
