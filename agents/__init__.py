@@ -10,17 +10,21 @@ from pydantic import Field
 
 from agents.agent import Agent, Metrics, NonFiniteError, Transition, WorldSpec
 from agents.dqn import DQNConfig, make_dqn
+from agents.memory_classifier import MemoryClassifierConfig, make_memory_classifier
 from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
 
-AgentConfig = Annotated[RandomConfig | MFECConfig | NECConfig | DQNConfig, Field(discriminator="name")]
+AgentConfig = Annotated[
+    RandomConfig | MFECConfig | NECConfig | DQNConfig | MemoryClassifierConfig, Field(discriminator="name")
+]
 
 _MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] = {
     "random": make_random,
     "mfec": make_mfec,
     "nec": make_nec,
     "dqn": make_dqn,
+    "memory_classifier": make_memory_classifier,
 }
 
 

@@ -202,4 +202,4 @@ def _read_idx(path: Path) -> np.ndarray:
     shape = np.frombuffer(content[4:start], dtype=">u4") if len(content) >= start else np.zeros(0)
     if not dimensions or len(shape) != dimensions or len(content) - start != int(np.prod(shape, dtype=np.int64)):
         raise ValueError(f"{path} is no idx file of bytes, or is cut short")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape.astype(np.int64))
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape.astype(np.int64)).copy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,17 @@ import torch
 
 import train
 from tests import traces
-from tests.traces import AGENTS, WORLDS
+from tests.traces import AGENTS, PAIRS, world_options
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
 FOLDER = Path(__file__).parent / "golden"
-CASES = [(agent, world) for agent in AGENTS for world in WORLDS]
 RECORDS = 110
 MACHINE = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
-def lived(agent: str, world: str) -> list[dict[str, Any]]:
-    options = {"env": WORLDS[world], "agent": AGENTS[agent], "num_envs": 3, "seed": 4}
+def lived(agent: str, world: str, folder: Path) -> list[dict[str, Any]]:
+    options = {"env": world_options(world, folder), "agent": AGENTS[agent], "num_envs": 3, "seed": 4}
     config = train.RunConfig.model_validate(options)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,10 +49,10 @@ def path_of(agent: str, world: str) -> Path:
     return FOLDER / f"{world}_{agent}.json"
 
 
-@pytest.mark.parametrize(("agent", "world"), CASES)
-def test_an_agent_does_what_it_did(agent: str, world: str) -> None:
+@pytest.mark.parametrize(("agent", "world"), PAIRS)
+def test_an_agent_does_what_it_did(agent: str, world: str, tmp_path: Path) -> None:
     golden = json.loads(path_of(agent, world).read_text())
-    lines = lived(agent, world)
+    lines = lived(agent, world, tmp_path)
     assert len(lines) == len(golden["lines"]) == RECORDS
     if golden["machine"] == MACHINE:
         for line, expected in zip(lines, golden["lines"], strict=True):
@@ -70,8 +70,9 @@ def test_an_agent_does_what_it_did(agent: str, world: str) -> None:
 
 def record() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for agent, world in CASES:
-        lines = ",\n".join(map(json.dumps, lived(agent, world)))
+    for agent, world in PAIRS:
+        with tempfile.TemporaryDirectory() as folder:
+            lines = ",\n".join(map(json.dumps, lived(agent, world, Path(folder))))
         path_of(agent, world).write_text(f'{{"machine": {json.dumps(MACHINE)}, "lines": [\n{lines}\n]}}\n')
 
 

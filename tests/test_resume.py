@@ -10,7 +10,7 @@ import pytest
 from programs import only_run
 
 from tests import traces
-from tests.traces import AGENTS, WORLDS, preset
+from tests.traces import PAIRS, preset
 from training import checkpoint
 
 
@@ -22,8 +22,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(("agent", "world"), PAIRS)
 def test_a_killed_run_goes_on_bit_for_bit(agent: str, world: str, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     path = preset(tmp_path, agent, world, steps=480, steps_per_checkpoint=120)

@@ -18,6 +18,7 @@ import xxhash
 import yaml
 
 import train
+from tests.digits import make_digits
 from training.command_line import guarded
 from training.loop import Record, TrainingLoop
 
@@ -35,17 +36,37 @@ AGENTS: dict[str, dict[str, Any]] = {
     "mfec": {"name": "mfec", "key_size": 16, "epsilon": 0.1, "capacity": 60},
     "nec": {"name": "nec", "key_size": 8, "neighbours": 5, "capacity": 60, "replay_capacity": 400, **SOON},
     "dqn": {"name": "dqn", "features": 16, "updates_per_target": 7, "replay_capacity": 400, **SOON},
+    "memory_classifier": {
+        "name": "memory_classifier",
+        "credit": "hybrid",
+        "sampled": 20,
+        "reinstatement": "variational_autoencoder",
+        "freshening": "sweep",
+        "freshened": 7,
+        "hidden": 16,
+        "key_size": 8,
+        "capacity": 60,
+        "learning_rate": 1e-3,
+    },
 }
 WORLDS: dict[str, dict[str, Any]] = {
     "atari": {"name": "atari", "game": "breakout", "sticky_actions": 0.25, "max_frames_per_episode": 300},
     "grid_world": {"name": "grid_world", "id": "MiniGrid-Dynamic-Obstacles-6x6-v0", "max_steps": 25},
+    "mnist": {"name": "mnist", "images_per_episode": 25},
 }
+PAIRS = [(agent, world) for agent in AGENTS for world in WORLDS if (agent == "memory_classifier") == (world == "mnist")]
+"""Every agent with every world that it is for."""
+
+
+def world_options(world: str, folder: Path) -> dict[str, Any]:
+    """The options of a world; files that it needs are made below the folder."""
+    return {**WORLDS[world], **({"dataset": str(make_digits(folder))} if world == "mnist" else {})}
 
 
 def preset(folder: Path, agent: str, world: str, **options: Any) -> Path:
     path = folder / f"{world}_{agent}.yaml"
     common = {"num_envs": 3, "threads": 1, "steps_per_log": 45, "seed": 4}
-    path.write_text(yaml.safe_dump({"env": WORLDS[world], "agent": AGENTS[agent], **common, **options}))
+    path.write_text(yaml.safe_dump({"env": world_options(world, folder), "agent": AGENTS[agent], **common, **options}))
     return path
 
 

@@ -114,6 +114,7 @@ class TrainingLoop:
                 truncations=truncations,
                 next_observations=next_observations,
                 next_state_hashes=infos["state_hash"],
+                labels=infos.get("label"),
             )
         )
         self.step += self.world.num_envs

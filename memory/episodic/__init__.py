@@ -2,7 +2,8 @@
 
 Read the files in this order: `recall` (what a read answers), `kernels` (how neighbours are weighed), `table` (the
 rows), `neighbours` (how they are found), `updates` (what a rewrite does), `store` (one action's memories), `memory`
-(all actions), `credit` (gradients into memories).
+(all actions), `credit` (gradients into memories). An encoder that learns through memories needs `reinstatement` (how
+an observation comes back) and `reinstated` (which embedding does inference, and who gets the gradient).
 """
 
 from memory.episodic.credit import TrainableMemories

@@ -19,7 +19,7 @@ class Kernel(Protocol):
         """Weights `[batch, neighbours]` that sum to 1 in each row and are 0 where `valid` is False.
 
         `queries [batch, key_size]`, `keys [batch, neighbours, key_size]`, `valid` bool `[batch, neighbours]` with at
-        least one True a row.
+        least one True a row. Keys that are the same for all queries may come as `[1, neighbours, key_size]`.
         """
         ...
 
@@ -47,7 +47,10 @@ class CosineSoftmax:
         self.temperature = temperature
 
     def __call__(self, queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-        similarities = functional.cosine_similarity(queries[:, None], keys, dim=2)
+        if len(keys) == 1:
+            similarities = functional.normalize(queries, dim=1) @ functional.normalize(keys[0], dim=1).T
+        else:
+            similarities = functional.cosine_similarity(queries[:, None], keys, dim=2)
         return torch.softmax((similarities / self.temperature).masked_fill(~valid, -torch.inf), dim=1)
 
 

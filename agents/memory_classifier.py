@@ -1,0 +1,303 @@
+"""The memory classifier of Hansen 2017 (arXiv 1701.03866): an embedding that learns through stored memories alone.
+
+The class of an image is read from the labels of the images stored last, weighted by how much their embeddings are like
+its own. No gradient goes through its own embedding: whatever is learned is learned through the memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents.agent import Metrics, Transition, WorldSpec
+from agents.finite import check_finite
+from agents.optimisers import load_optimiser
+from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.reinstated import (
+    Approximate,
+    Backpropagation,
+    Credit,
+    Exact,
+    Frozen,
+    Hybrid,
+    Sampled,
+    SyntheticGradient,
+    TrainableKeys,
+)
+from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
+
+CreditName = Literal["frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid"]
+
+
+class MemoryClassifierConfig(BaseModel):
+    """The memory classifier. The defaults are the paper's setting, with exact reinstatement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Literal["memory_classifier"] = "memory_classifier"
+    """Which agent this is."""
+    credit: CreditName = "exact"
+    """How the loss reaches the encoder through memories."""
+    reinstatement: Literal["raw", "lossless", "autoencoder", "variational_autoencoder"] = "autoencoder"
+    """How the observation behind a memory comes back."""
+    hidden: int = Field(256, ge=1)
+    """Units of the hidden layer of every network."""
+    key_size: int = Field(256, ge=1)
+    """Length of an embedding."""
+    capacity: int = Field(5_000, ge=1)
+    """Images remembered, the most recent ones."""
+    temperature: float = Field(0.1, gt=0.0)
+    """Of the softmax over cosine similarities; at 1 all memories count nearly the same."""
+    learning_rate: float = Field(1e-4, gt=0.0)
+    """Adam's, in every part."""
+    sampled: int = Field(0, ge=0)
+    """Memories that get credit in an update, drawn anew each time; 0: all."""
+    trust: float = Field(-1.0, ge=-1.0, le=1.0)
+    """Approximate: least cosine of stored and fresh embedding at which a memory gets credit; -1: always."""
+    label_conditioned: bool = True
+    """Synthetic: whether the gradient is foretold from the label too."""
+    synthetic_uses: float = Field(1.0, gt=0.0)
+    """Synthetic: updates whose gradients are foretold at once; about capacity / num_envs in a memory's life."""
+    reconstruction_share: float = Field(0.0, ge=0.0)
+    """How much of the reconstruction error reaches the encoder; the paper: nothing."""
+    freshening: Literal["none", "recall", "sweep"] = "none"
+    """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
+    freshened: int = Field(500, ge=1)
+    """Sweep: memories embedded anew in an update."""
+
+
+class MemoryClassifier:
+    """Classifies by memory, then learns from the label, then remembers the image with it."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        store: Store,
+        credit: Credit,
+        reinstatement: Reinstatement,
+        num_classes: int,
+        rng: np.random.Generator,
+        config: MemoryClassifierConfig,
+    ) -> None:
+        self.encoder = encoder
+        self.optimiser = optimiser
+        self.store = store
+        self.credit = credit
+        self.reinstatement = reinstatement
+        self.num_classes = num_classes
+        self.rng = rng
+        self.config = config
+        self.kernel = CosineSoftmax(config.temperature)
+        self.step = 0
+        self.updates = 0
+        self._swept = 0
+        self._revealed: tuple[Tensor, Tensor] | None = None
+
+    def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        if not len(self.store):
+            return self.rng.integers(0, self.num_classes, len(observations))
+        chances = self.class_probabilities(self._embed(torch.from_numpy(observations)))
+        return chances.argmax(dim=1).numpy()
+
+    def observe(self, transition: Transition) -> None:
+        if transition.labels is None:
+            raise ValueError("the memory classifier needs a world that reveals labels, such as mnist")
+        self.step += len(transition.actions)
+        self._accuracy = float((transition.actions == transition.labels).mean())
+        self._revealed = torch.from_numpy(transition.observations), torch.from_numpy(transition.labels)
+
+    def learn(self) -> Metrics | None:
+        """Do the update that the labels just revealed allow, and remember their images."""
+        if self._revealed is None:
+            return None
+        (observations, labels), self._revealed = self._revealed, None
+        metrics = {"charts/accuracy": self._accuracy}
+        self.optimiser.zero_grad(set_to_none=True)
+        if len(self.store):
+            metrics["losses/classification"] = self._assign_credit(observations, labels)
+        metrics |= self._remember(observations, labels)
+        # Synthetic gradients arrive with the write.
+        if any(parameter.grad is not None for parameter in self.encoder.parameters()):
+            self.optimiser.step()
+        self.updates += 1
+        if self.config.freshening == "sweep":
+            self._sweep()
+        return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory: keys and what observations come back from."""
+        return self.store.nbytes + self.reinstatement.nbytes
+
+    @torch.no_grad()
+    def class_probabilities(self, queries: Tensor) -> Tensor:
+        """What the memory says of queries `[batch, key_size]`: `[batch, num_classes]`."""
+        recall = self.store.read_all(queries, self.kernel)
+        return recall.weights @ self._one_hot(recall.values[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "swept": self._swept,
+            "rng": self.rng.bit_generator.state,
+            "encoder": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "store": self.store.state_dict(),
+            "credit": self.credit.state_dict(),
+            "reinstatement": self.reinstatement.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.updates, self._swept = state["step"], state["updates"], state["swept"]
+        self.rng.bit_generator.state = state["rng"]
+        self.encoder.load_state_dict(state["encoder"])
+        load_optimiser(self.optimiser, state["optimiser"])
+        self.store.load_state_dict(state["store"])
+        self.reinstatement.load_state_dict(state["reinstatement"])
+        self.credit.load_state_dict(state["credit"])
+
+    def _assign_credit(self, observations: Tensor, labels: Tensor) -> float:
+        """The gradient of the loss of this batch, through the memories alone; returns the loss."""
+        queries = self._embed(observations)
+        recall = self.store.read_all(queries, self.kernel)
+        slots = recall.indices[0]
+        keys = self.credit.attach(slots, recall.keys[0])
+        recall = replace(recall, keys=keys[None], weights=self.kernel(queries, keys[None], recall.valid[:1]))
+        chances = recall.weights @ self._one_hot(recall.values[0])
+        # A class that no memory speaks for has no chance, and its logarithm no gradient.
+        loss = functional.nll_loss(chances.clamp_min(1e-6).log(), labels)
+        if keys.requires_grad:
+            loss.backward()
+            self.credit.settle()
+        gradients = (parameter.grad for parameter in self.encoder.parameters())
+        check_finite(loss.detach(), gradients, {"observations": observations, "labels": labels})
+        if self.config.freshening == "recall":
+            self._freshen(slots)
+        return loss.item()
+
+    def _remember(self, observations: Tensor, labels: Tensor) -> Metrics:
+        metrics = {}
+        share = self.config.reconstruction_share
+        keys = self.encoder(_scaled(observations))
+        for_decoder = keys.detach() if share == 0 else keys.detach() + share * (keys - keys.detach())
+        error = self.reinstatement.learn(for_decoder, observations)
+        if error is not None:
+            metrics["losses/reconstruction"] = error
+        keys = keys.detach()
+        # Every write is a memory of its own, also of an image that came before.
+        numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
+        self.store.write(keys, labels.to(torch.float32), numbers, maximum, written_at=self.step)
+        slots = self.store.find(numbers)
+        self.reinstatement.remember(slots, observations)
+        self.credit.remember(slots, observations, self._one_hot(labels))
+        return metrics
+
+    def _sweep(self) -> None:
+        count = min(self.config.freshened, len(self.store))
+        slots = (torch.arange(count) + self._swept) % len(self.store)
+        self._swept = (self._swept + count) % len(self.store)
+        self._freshen(slots)
+
+    def _freshen(self, slots: Tensor) -> None:
+        """Replace stored embeddings by those of the observations that come back from them."""
+        with torch.no_grad():
+            self.store.set_keys(slots, self.encoder(self.reinstatement.recall(slots, self.store.keys[slots])))
+
+    @torch.no_grad()
+    def _embed(self, observations: Tensor) -> Tensor:
+        return self.encoder(_scaled(observations))
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        return functional.one_hot(labels.to(torch.int64), self.num_classes).to(torch.float32)
+
+
+def _scaled(observations: Tensor) -> Tensor:
+    return observations.to(torch.float32) / 255.0
+
+
+def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def make_memory_classifier(
+    config: MemoryClassifierConfig, world: WorldSpec, rng: np.random.Generator, device: str
+) -> MemoryClassifier:
+    """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
+    pixels = int(np.prod(world.observation_shape))
+    encoder = _layers(pixels, config.hidden, config.key_size)
+    store = Store(config.capacity, config.key_size, eviction="fifo")
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+
+    def adam(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=config.learning_rate)
+
+    reinstatement = _reinstatement(config, world.observation_shape, adam, generator)
+    return MemoryClassifier(
+        encoder,
+        adam(encoder.parameters()),
+        store,
+        _credit(config, encoder, store, reinstatement, world.num_actions, adam, generator),
+        reinstatement,
+        world.num_actions,
+        rng,
+        config,
+    )
+
+
+def _reinstatement(
+    config: MemoryClassifierConfig,
+    shape: tuple[int, ...],
+    adam: Callable[[Any], torch.optim.Optimizer],
+    generator: torch.Generator,
+) -> Reinstatement:
+    if config.reinstatement == "raw":
+        return Raw(config.capacity, shape)
+    if config.reinstatement == "lossless":
+        return Lossless(config.capacity, shape)
+    decoder = _layers(config.key_size, config.hidden, int(np.prod(shape)))
+    if config.reinstatement == "autoencoder":
+        return Autoencoder(decoder, shape, adam)
+    log_variance = _layers(config.key_size, config.hidden, config.key_size)
+    return VariationalAutoencoder(decoder, log_variance, shape, adam, generator)
+
+
+def _credit(
+    config: MemoryClassifierConfig,
+    encoder: nn.Module,
+    store: Store,
+    reinstatement: Reinstatement,
+    num_classes: int,
+    adam: Callable[[Any], torch.optim.Optimizer],
+    generator: torch.Generator,
+) -> Credit:
+    if config.credit == "frozen":
+        return Frozen()
+    if config.credit == "trainable_keys":
+        return TrainableKeys(store, config.learning_rate)
+    if config.credit == "backpropagation":
+        return Backpropagation(encoder, config.capacity)
+    context = num_classes if config.label_conditioned else 0
+    model = _layers(config.key_size + context, config.hidden, config.key_size)
+    # It foretells nothing before it has learned something.
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
+    synthetic = SyntheticGradient(
+        encoder, model, adam(model.parameters()), config.capacity, context, config.synthetic_uses
+    )
+    if config.credit == "synthetic":
+        return synthetic
+    reinstating: Credit = Exact(encoder, reinstatement)
+    if config.credit == "approximate":
+        reinstating = Approximate(encoder, reinstatement, config.trust)
+    if config.sampled:
+        reinstating = Sampled(reinstating, config.sampled, generator)
+    return Hybrid(reinstating, synthetic) if config.credit == "hybrid" else reinstating

@@ -1,0 +1,338 @@
+"""Which embedding does inference, and how the encoder learns from it (Hansen 2017, section 2; Figure 1).
+
+A memory was written by a forward pass that is long gone. Each mechanism hands out keys for a set of memories, to be
+inferred with; their gradient is what the encoder learns from. The order of an update is always
+
+    keys = credit.attach(slots, stored)      infer with them, and take the loss's gradient
+    loss.backward()
+    credit.settle()                          what is due after the backward pass
+    credit.remember(slots, observations, context)     of the memories written now
+    optimiser.step()                         of the encoder: remember may have added to its gradients
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from memory.episodic.reinstatement import Reinstatement
+from memory.episodic.store import Store
+
+
+class Credit(Protocol):
+    """A way for a loss to reach the encoder through stored memories."""
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        """Keys `[n, key_size]` of the memories in distinct `slots`, int64 `[n]`, whose stored keys are given."""
+        ...
+
+    def settle(self) -> None:
+        """Follow the gradients of the keys last attached, where that is not done by the backward pass itself."""
+        ...
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        """Memories are being written to `slots`: their observations uint8 `[n, *shape]`, their context `[n, any]`.
+
+        The context is what else is known of a memory when it is written, such as its label.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, but for encoder and reinstatement."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        ...
+
+
+class Frozen:
+    """No credit: the encoder stays as it is. What every other mechanism must beat."""
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        return stored.detach()
+
+    def settle(self) -> None:
+        pass
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class TrainableKeys(Frozen):
+    """The stored keys are themselves parameters (as in NEC); the encoder learns nothing from them.
+
+    Args:
+        store: whose keys they are.
+        learning_rate: of plain gradient steps.
+    """
+
+    def __init__(self, store: Store, learning_rate: float) -> None:
+        self._store = store
+        self._learning_rate = learning_rate
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
+        return self._attached
+
+    def settle(self) -> None:
+        assert self._attached.grad is not None, "backward before settle"
+        self._store.set_keys(self._slots, self._attached.detach() - self._learning_rate * self._attached.grad)
+
+
+class Backpropagation(Frozen):
+    """The forward pass of every memory is kept: the true gradient, and the oracle of all others.
+
+    Weights change after a pass, so each write also keeps the weights it was made with. For small memories only.
+
+    Args:
+        encoder: from observations float32 `[n, *shape]` to keys.
+        capacity: memories.
+    """
+
+    def __init__(self, encoder: nn.Module, capacity: int) -> None:
+        self._encoder = encoder
+        self._pass_of = torch.full((capacity,), -1)
+        self._row_of = torch.zeros(capacity, dtype=torch.int64)
+        self._passes: dict[int, tuple[dict[str, Tensor], Tensor, Tensor]] = {}
+        self._next = 0
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
+        return self._attached
+
+    def settle(self) -> None:
+        assert self._attached.grad is not None, "backward before settle"
+        parameters = dict(self._encoder.named_parameters())
+        passes, rows = self._pass_of[self._slots], self._row_of[self._slots]
+        for number in passes.unique().tolist():
+            weights, _, keys = self._passes[number]
+            mine = passes == number
+            gradient = torch.zeros_like(keys).index_add(0, rows[mine], self._attached.grad[mine])
+            found = torch.autograd.grad(keys, list(weights.values()), gradient, retain_graph=True)
+            for name, one in zip(weights, found, strict=True):
+                parameter = parameters[name]
+                parameter.grad = one if parameter.grad is None else parameter.grad + one
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        parameters = self._encoder.named_parameters()
+        self._pass({name: parameter.detach().clone() for name, parameter in parameters}, observations)
+        self._pass_of[slots], self._row_of[slots] = self._next, torch.arange(len(slots))
+        self._next += 1
+        alive = set(self._pass_of.unique().tolist())
+        self._passes = {number: kept for number, kept in self._passes.items() if number in alive}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights and observations of the passes, which are made again from them."""
+        return {
+            "pass_of": self._pass_of,
+            "row_of": self._row_of,
+            "next": self._next,
+            "passes": {number: (weights, observations) for number, (weights, observations, _) in self._passes.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._pass_of.copy_(state["pass_of"])
+        self._row_of.copy_(state["row_of"])
+        self._passes = {}
+        for self._next, (weights, observations) in state["passes"].items():
+            self._pass(weights, observations)
+        self._next = state["next"]
+
+    def _pass(self, weights: dict[str, Tensor], observations: Tensor) -> None:
+        """Make the pass of the next number, and keep it."""
+        weights = {name: weight.requires_grad_() for name, weight in weights.items()}
+        keys = functional_call(self._encoder, weights, observations.to(torch.float32) / 255.0)
+        self._passes[self._next] = weights, observations, keys
+
+
+class Exact(Frozen):
+    """Infers with fresh embeddings of what comes back: a true gradient, as good as the reinstatement is."""
+
+    def __init__(self, encoder: nn.Module, reinstatement: Reinstatement) -> None:
+        self._encoder = encoder
+        self._reinstatement = reinstatement
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        return self._encoder(self._reinstatement.recall(slots, stored))
+
+
+class Approximate(Exact):
+    """Infers with the stored embeddings, and hands their gradient to the fresh ones (straight through).
+
+    The gradient is right where stored and fresh agree. Elsewhere it moves the fresh embedding by what would have been
+    right for another, and may drive the two apart.
+
+    Args:
+        trust: least cosine of stored and fresh at which a memory's gradient counts; -1 counts all, as the paper does.
+    """
+
+    def __init__(self, encoder: nn.Module, reinstatement: Reinstatement, trust: float = -1.0) -> None:
+        super().__init__(encoder, reinstatement)
+        self._trust = trust
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        fresh = super().attach(slots, stored)
+        stored = stored.detach()
+        if self._trust > -1.0:
+            agree = functional.cosine_similarity(fresh.detach(), stored, dim=1) >= self._trust
+            fresh = torch.where(agree[:, None], fresh, fresh.detach())
+        return fresh + (stored - fresh).detach()
+
+
+class SyntheticGradient(Frozen):
+    """A network foretells, when a memory is written, the gradient it will get while it lives (Jaderberg et al. 2016).
+
+    It learns from the gradients that memories do get. These are many orders smaller than one, so it foretells them in
+    units of their running size, and a memory's whole life at once: the sum over `uses` updates.
+
+    Args:
+        encoder: from observations float32 `[n, *shape]` to keys.
+        model: from keys and context side by side `[n, key_size + context]` to gradients `[n, key_size]`.
+        optimiser: of the model.
+        capacity: memories.
+        context_size: 0 leaves the context out.
+        uses: updates in which a memory is recalled before it is gone.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        capacity: int,
+        context_size: int,
+        uses: float,
+    ) -> None:
+        self._encoder = encoder
+        self._model = model
+        self._optimiser = optimiser
+        self._context = torch.zeros(capacity, context_size)
+        self._uses = uses
+        self._mean_square = 0.0
+        self.error = float("nan")
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
+        return self._attached
+
+    def settle(self) -> None:
+        self.learn(self._slots, self._attached)
+
+    def learn(self, slots: Tensor, keys: Tensor) -> None:
+        """Learn from the gradients that keys in these slots got."""
+        assert keys.grad is not None, "backward before settle"
+        mean_square = keys.grad.square().mean().item()
+        self._mean_square = 0.99 * self._mean_square + 0.01 * mean_square if self._mean_square else mean_square
+        foretold = self._model(torch.cat([keys.detach(), self._context[slots]], dim=1))
+        loss = functional.mse_loss(foretold, keys.grad / self._unit())
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self.error = loss.item()
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        self._context[slots] = context[:, : self._context.shape[1]]
+        keys = self._encoder(observations.to(torch.float32) / 255.0)
+        with torch.no_grad():
+            foretold = self._model(torch.cat([keys, self._context[slots]], dim=1))
+        keys.backward(foretold * (self._unit() * self._uses))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self._model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "context": self._context,
+            "mean_square": self._mean_square,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._model.load_state_dict(state["model"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._context.copy_(state["context"])
+        self._mean_square = state["mean_square"]
+
+    def _unit(self) -> float:
+        return self._mean_square**0.5 + 1e-12
+
+
+class Hybrid:
+    """A reinstating mechanism, and a synthetic gradient that learns from the gradients it brings.
+
+    Args:
+        reinstating: `Exact` or `Approximate`, or one of them `Sampled`.
+        synthetic: foretells at the write; its share of the credit comes on top.
+    """
+
+    def __init__(self, reinstating: Credit, synthetic: SyntheticGradient) -> None:
+        self._reinstating = reinstating
+        self._synthetic = synthetic
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        self._slots, self._attached = slots, self._reinstating.attach(slots, stored)
+        self._attached.retain_grad()
+        return self._attached
+
+    def settle(self) -> None:
+        self._reinstating.settle()
+        self._synthetic.learn(self._slots, self._attached)
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        self._reinstating.remember(slots, observations, context)
+        self._synthetic.remember(slots, observations, context)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reinstating": self._reinstating.state_dict(), "synthetic": self._synthetic.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._reinstating.load_state_dict(state["reinstating"])
+        self._synthetic.load_state_dict(state["synthetic"])
+
+
+class Sampled:
+    """Gives credit to some of the memories, drawn anew each time, so that the cost does not grow with the store.
+
+    The gradient of each that is drawn counts for those that are not: its expectation is that of all. All others are
+    inferred with as they are stored.
+
+    Args:
+        credit: for the memories drawn.
+        count: how many are drawn.
+        generator: what draws them.
+    """
+
+    def __init__(self, credit: Credit, count: int, generator: torch.Generator) -> None:
+        self._credit = credit
+        self._count = count
+        self._generator = generator
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        if self._count >= len(slots):
+            return self._credit.attach(slots, stored)
+        drawn = torch.randperm(len(slots), generator=self._generator)[: self._count]
+        keys = self._credit.attach(slots[drawn], stored[drawn])
+        weighted = keys.detach() + (len(slots) / self._count) * (keys - keys.detach())
+        return stored.detach().index_copy(0, drawn, weighted)
+
+    def settle(self) -> None:
+        self._credit.settle()
+
+    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+        self._credit.remember(slots, observations, context)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"credit": self._credit.state_dict(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._credit.load_state_dict(state["credit"])
+        self._generator.set_state(state["generator"])

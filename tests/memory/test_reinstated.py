@@ -1,0 +1,269 @@
+"""Credit through memories: the oracle against autograd, the others against the oracle where they must agree."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.reinstated import (
+    Approximate,
+    Backpropagation,
+    Exact,
+    Frozen,
+    Hybrid,
+    Sampled,
+    SyntheticGradient,
+    TrainableKeys,
+)
+from memory.episodic.reinstatement import Raw
+
+CAPACITY, SHAPE, KEY_SIZE, CLASSES = 12, (3, 3), 4, 3
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def make_encoder():
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, KEY_SIZE))
+
+
+def observations_of(count):
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8)
+
+
+def loss_of(keys, queries, labels, wanted):
+    """The classifier's: cosine softmax over all memories, and the logarithm of the right class's weight."""
+    weights = CosineSoftmax(0.3)(queries, keys[None], torch.ones(1, len(keys), dtype=torch.bool))
+    chances = weights @ nn.functional.one_hot(labels, CLASSES).float()
+    return nn.functional.nll_loss(chances.clamp_min(1e-6).log(), wanted)
+
+
+def gradients(encoder):
+    return [None if parameter.grad is None else parameter.grad.clone() for parameter in encoder.parameters()]
+
+
+def one_update(credit, encoder, stored, labels, queries, wanted):
+    """The gradients of the encoder from one loss through all memories."""
+    encoder.zero_grad(set_to_none=True)
+    keys = credit.attach(torch.arange(len(stored)), stored)
+    loss = loss_of(keys, queries, labels, wanted)
+    loss.backward()
+    credit.settle()
+    return loss.item(), gradients(encoder)
+
+
+@pytest.fixture
+def problem():
+    encoder, observations = make_encoder(), observations_of(CAPACITY)
+    with torch.no_grad():
+        stored = encoder(observations.float() / 255)
+    return encoder, observations, stored, torch.randint(0, CLASSES, (CAPACITY,)), torch.randn(5, KEY_SIZE)
+
+
+def assert_same(left, right, tolerance=1e-6):
+    for mine, its in zip(left, right, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=tolerance)
+
+
+def test_with_every_pass_kept_backpropagation_is_autograd(problem):
+    """Memories written in three batches, with weights that moved in between, against one graph of everything."""
+    encoder, observations, _, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    credit = Backpropagation(encoder, CAPACITY)
+    kept, weights, slots = [], [], torch.arange(CAPACITY).flip(0)
+    for piece in slots.split(5):
+        credit.remember(piece, observations[piece], torch.zeros(0))
+        weights.append({name: one.detach().clone().requires_grad_() for name, one in encoder.named_parameters()})
+        kept.append((piece, functional_call(encoder, weights[-1], observations[piece].float() / 255)))
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    keys = torch.zeros(CAPACITY, KEY_SIZE)
+    for piece, one in kept:
+        keys = keys.index_copy(0, piece, one)
+    expected_loss = loss_of(keys, queries, labels, wanted)
+    names = list(weights[0])
+    every = torch.autograd.grad(expected_loss, [one[name] for one in weights for name in names])
+    expected = [sum(every[start :: len(names)]) for start in range(len(names))]
+
+    loss, found = one_update(credit, encoder, keys.detach(), labels, queries, wanted)
+    assert loss == pytest.approx(expected_loss.item())
+    assert_same(found, expected)
+    # The passes are kept for the next update too, and go with the last memory of theirs.
+    assert_same(one_update(credit, encoder, keys.detach(), labels, queries, wanted)[1], expected)
+    assert len(credit._passes) == 3
+    credit.remember(slots[:5], observations[:5], torch.zeros(0))
+    assert len(credit._passes) == 3
+    again = Backpropagation(encoder, CAPACITY)
+    again.load_state_dict(copy.deepcopy(credit.state_dict()))
+    assert_same(
+        one_update(again, encoder, keys.detach(), labels, queries, wanted)[1],
+        one_update(credit, encoder, keys.detach(), labels, queries, wanted)[1],
+        tolerance=0.0,
+    )
+
+
+def test_backpropagation_agrees_with_finite_differences():
+    encoder = make_encoder().double()
+    observations, wanted = observations_of(4), torch.tensor([1, 0])
+    labels, queries = torch.tensor([0, 1, 2, 1]), torch.randn(2, KEY_SIZE, dtype=torch.float64)
+    stored = encoder(observations.double() / 255).detach()
+
+    def loss_at() -> float:
+        keys = encoder(observations.double() / 255)
+        weights = CosineSoftmax(0.3)(queries, keys[None], torch.ones(1, 4, dtype=torch.bool))
+        chances = weights @ nn.functional.one_hot(labels, CLASSES).double()
+        return nn.functional.nll_loss(chances.log(), wanted).item()
+
+    leaf = stored.clone().requires_grad_()
+    weights = CosineSoftmax(0.3)(queries, leaf[None], torch.ones(1, 4, dtype=torch.bool))
+    nn.functional.nll_loss((weights @ nn.functional.one_hot(labels, CLASSES).double()).log(), wanted).backward()
+    encoder.zero_grad(set_to_none=True)
+    encoder(observations.double() / 255).backward(leaf.grad)
+    for parameter in encoder.parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        for index in range(0, len(flat), 7):
+            middle = flat[index].item()
+            flat[index] = middle + 1e-6
+            above = loss_at()
+            flat[index] = middle - 1e-6
+            below = loss_at()
+            flat[index] = middle
+            assert gradient[index].item() == pytest.approx((above - below) / 2e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", [Exact, Approximate])
+def test_reinstatement_is_backpropagation_where_the_encoder_has_not_moved(kind, problem):
+    encoder, observations, stored, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    raw, oracle = Raw(CAPACITY, SHAPE), Backpropagation(encoder, CAPACITY)
+    raw.remember(torch.arange(CAPACITY), observations)
+    oracle.remember(torch.arange(CAPACITY), observations, torch.zeros(0))
+    expected_loss, expected = one_update(oracle, encoder, stored, labels, queries, wanted)
+    loss, found = one_update(kind(encoder, raw), encoder, stored, labels, queries, wanted)
+    assert loss == pytest.approx(expected_loss)
+    assert_same(found, expected)
+
+
+def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_with_stored_ones(problem):
+    encoder, observations, stored, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    raw = Raw(CAPACITY, SHAPE)
+    raw.remember(torch.arange(CAPACITY), observations)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        fresh = encoder(observations.float() / 255)
+    exact, approximate = Exact(encoder, raw), Approximate(encoder, raw)
+    slots = torch.arange(CAPACITY)
+    torch.testing.assert_close(exact.attach(slots, stored), fresh)
+    torch.testing.assert_close(approximate.attach(slots, stored), stored)
+
+    # Straight through: the gradient of the loss at the stored keys, carried on from the fresh ones.
+    leaf = stored.clone().requires_grad_()
+    loss_of(leaf, queries, labels, wanted).backward()
+    encoder.zero_grad(set_to_none=True)
+    encoder(observations.float() / 255).backward(leaf.grad)
+    expected = gradients(encoder)
+    assert_same(one_update(approximate, encoder, stored, labels, queries, wanted)[1], expected)
+
+    # Those whose keys have drifted apart can be left out.
+    agree = nn.functional.cosine_similarity(fresh, stored, dim=1)
+    trusting = Approximate(encoder, raw, trust=agree.median().item())
+    encoder.zero_grad(set_to_none=True)
+    encoder(observations.float() / 255).backward(leaf.grad * (agree >= agree.median())[:, None])
+    expected = gradients(encoder)
+    assert_same(one_update(trusting, encoder, stored, labels, queries, wanted)[1], expected)
+
+
+def test_sampled_credit_is_unbiased(problem):
+    encoder, observations, stored, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    raw = Raw(CAPACITY, SHAPE)
+    raw.remember(torch.arange(CAPACITY), observations)
+    whole = Exact(encoder, raw)
+    expected_loss, expected = one_update(whole, encoder, stored, labels, queries, wanted)
+    sampled = Sampled(Exact(encoder, raw), 4, torch.Generator().manual_seed(1))
+    draws = [one_update(sampled, encoder, stored, labels, queries, wanted) for _ in range(800)]
+    assert all(loss == pytest.approx(expected_loss, rel=1e-5) for loss, _ in draws)
+    for index, gradient in enumerate(expected):
+        found = torch.stack([one[index] for _, one in draws])
+        deviation = found.std(dim=0) / len(draws) ** 0.5
+        assert ((found.mean(dim=0) - gradient).abs() < 5 * deviation + 1e-6).all()
+    everything = Sampled(Exact(encoder, raw), CAPACITY, torch.Generator())
+    assert_same(one_update(everything, encoder, stored, labels, queries, wanted)[1], expected)
+
+
+def test_frozen_gives_nothing_and_trainable_keys_move(problem):
+    encoder, _, stored, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    assert not Frozen().attach(torch.arange(CAPACITY), stored).requires_grad
+    store = Store(CAPACITY, KEY_SIZE, eviction="fifo")
+    store.write(stored, labels.float(), np.arange(CAPACITY, dtype=np.uint64), maximum, written_at=0)
+    leaf = stored.clone().requires_grad_()
+    loss_of(leaf, queries, labels, wanted).backward()
+    _, found = one_update(TrainableKeys(store, 0.5), encoder, stored, labels, queries, wanted)
+    assert found == [None] * 4
+    torch.testing.assert_close(store.keys, stored - 0.5 * leaf.grad)
+
+
+def synthetic_for(encoder, context_size=CLASSES, uses=1.0):
+    model = nn.Linear(KEY_SIZE + context_size, KEY_SIZE)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
+    return SyntheticGradient(encoder, model, optimiser, CAPACITY, context_size, uses)
+
+
+def test_synthetic_gradients_begin_with_none_and_come_to_those_that_memories_get(problem):
+    """Foretold from key and label; the gradients are a linear function of both, which the model can be."""
+    encoder, observations, stored, labels, _ = problem
+    context = nn.functional.one_hot(labels, CLASSES).float()
+    slots = torch.arange(CAPACITY)
+    credit = synthetic_for(encoder, uses=7.0)
+    credit.remember(slots, observations, context)
+    assert all(not gradient.any() for gradient in gradients(encoder))
+    truth = torch.randn(KEY_SIZE + CLASSES, KEY_SIZE) * 1e-5
+    gradient = torch.cat([stored, context], dim=1) @ truth
+    for _ in range(1_500):
+        credit.attach(slots, stored).backward(gradient)
+        credit.settle()
+    assert credit.error < 1e-4
+    encoder.zero_grad(set_to_none=True)
+    credit.remember(slots, observations, context)
+    found = gradients(encoder)
+    encoder.zero_grad(set_to_none=True)
+    encoder(observations.float() / 255).backward(7.0 * gradient)
+    for mine, its in zip(found, gradients(encoder), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0.1, atol=0.05 * its.abs().max().item())
+
+
+def test_a_hybrid_reinstates_and_teaches_the_synthetic_gradient(problem):
+    encoder, observations, stored, labels, queries = problem
+    wanted = torch.randint(0, CLASSES, (5,))
+    raw = Raw(CAPACITY, SHAPE)
+    raw.remember(torch.arange(CAPACITY), observations)
+    exact = Exact(encoder, raw)
+    expected = one_update(exact, encoder, stored, labels, queries, wanted)
+    synthetic = synthetic_for(encoder)
+    hybrid = Hybrid(Exact(encoder, raw), synthetic)
+    found = one_update(hybrid, encoder, stored, labels, queries, wanted)
+    assert found[0] == pytest.approx(expected[0])
+    assert_same(found[1], expected[1])
+    assert synthetic._mean_square > 0 and synthetic._model.weight.any()
+    other = Hybrid(Exact(encoder, raw), synthetic_for(encoder))
+    other.load_state_dict(copy.deepcopy(hybrid.state_dict()))
+    context = nn.functional.one_hot(labels, CLASSES).float()
+    for one in (hybrid, other):
+        encoder.zero_grad(set_to_none=True)
+        one.remember(torch.arange(3), observations[:3], context[:3])
+        assert any(gradient.any() for gradient in gradients(encoder))
+    assert torch.equal(hybrid._synthetic._context, other._synthetic._context)
