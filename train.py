@@ -40,12 +40,12 @@ from envs import WorldConfig
 from training import checkpoint, scores
 from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
 from training.evaluation import play_games
-from training.loop import TrainingLoop
+from training.loop import ReplayError, TrainingLoop
 from training.options import options_of
 from training.run_directory import RunDirectory
 from training.seeding import EpisodeSeeds, generators
 from training.session import Fault, Session
-from training.signals import RESUMABLE
+from training.signals import RESUMABLE, StopRequest
 from training.tally import RECENT_EPISODES, Tally
 
 PRESETS = Path("configs")
@@ -86,9 +86,10 @@ class RunConfig(BaseModel):
     """How many of the newest checkpoints are kept."""
 
 
-def identity(config: RunConfig) -> dict[str, str]:
-    """What the checkpoints of a run say they are of."""
-    return {"agent_name": config.agent.name, "world": config.env.title}
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What the checkpoints of a run say they are of: all that must be the same for the run to go on."""
+    options = config.model_dump(mode="json", exclude={*MAY_CHANGE, "runs"})
+    return {"agent_name": config.agent.name, "world": config.env.title, "config": options}
 
 
 def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
@@ -166,10 +167,12 @@ def load_checkpoint(run: RunDirectory, config: RunConfig) -> tuple[int, dict[str
         try:
             step, state = checkpoint.load(run.checkpoints)
         except checkpoint.CheckpointError as error:
-            raise UsageError(str(error)) from error
+            anew = f"python train.py {run.path / 'config.yaml'}"
+            raise UsageError(f"{error}; to train it anew: {anew}") from error
     for damage in damages:
         warn(str(damage.message))
-    if any(state.get(name) != value for name, value in identity(config).items()):
+    mine = identity(config)
+    if any(state.get(name) != mine[name] for name in ("agent_name", "world")):
         raise UsageError(
             f"the checkpoint in {run.path} is not of a {config.agent.name} agent on {config.env.title} but of a "
             f"{state.get('agent_name')} agent on {state.get('world')}; "
@@ -183,6 +186,11 @@ def restoring(run: RunDirectory) -> Iterator[None]:
     """Turn what goes wrong while a state is loaded into a UsageError."""
     try:
         yield
+    except ReplayError as error:
+        raise UsageError(
+            f"{run.path}: {error}. Either a process of --env_workers was lost meanwhile: try again; or the emulator is "
+            f"of another version than {run.path / 'versions.json'} names: install that one"
+        ) from error
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(
@@ -192,16 +200,16 @@ def restoring(run: RunDirectory) -> Iterator[None]:
 
 
 def warn(message: str) -> None:
-    """Print a warning of one line."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    """Print a warning of one line, where anything can be printed."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def train(config: RunConfig, run: RunDirectory, state: dict[str, Any] | None = None) -> None:
-    """Do a run, or the rest of one from the state of its checkpoint; the caller holds the run's lock.
+def make_session(config: RunConfig) -> tuple[TrainingLoop, Tally]:
+    """Build all that a run needs but its directory.
 
     Raises:
-        SystemExit: with the code that tells why, if the run ends before its last step.
-        UsageError: if world or agent cannot be built, or do not fit the state.
+        UsageError: if world or agent cannot be built.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -210,47 +218,57 @@ def train(config: RunConfig, run: RunDirectory, state: dict[str, Any] | None = N
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     world = make_world(config)
-    loop = TrainingLoop(world, make_agent(config, world), EpisodeSeeds(config.seed))
     tally = Tally(world.frames_per_step, config.steps_per_log)  # type: ignore[attr-defined]
-    session = Session(run, loop, tally, identity(config), warn)
-    if state:
-        with restoring(run):
-            session.load_state_dict(state)
+    return TrainingLoop(world, make_agent(config, world), EpisodeSeeds(config.seed)), tally
+
+
+def train(config: RunConfig, run: RunDirectory, session: Session, loop: TrainingLoop, stop: StopRequest) -> None:
+    """Do what is left of a run; the caller holds its lock.
+
+    Raises:
+        SystemExit: with the code that tells why, if the run ends before its last step.
+    """
     try:
-        stop = session.train(config.steps, config.steps_per_checkpoint, config.keep_checkpoints)
+        is_saved = session.train(config.steps, config.steps_per_checkpoint, config.keep_checkpoints, stop)
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(NOT_FINITE)
-    world.close()
+    loop.world.close()
     if stop.signal and loop.step < config.steps:
-        saved = "saved" if stop.is_saved else "not saved: the checkpoint before it stands"
-        print(f"{stop.signal} at step {loop.step}, {saved}. Go on with: python train.py --resume {run.path}")
-        sys.exit(RESUMABLE if stop.is_saved else 1)
-    finish(config, run, tally)
+        saved = "saved" if is_saved else "not saved: the checkpoint before it stands"
+        with contextlib.suppress(OSError):
+            print(f"{stop.signal} at step {loop.step}, {saved}. Go on with: python train.py --resume {run.path}")
+        sys.exit(RESUMABLE if is_saved else 1)
 
 
 def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
     """Write and print what the run came to."""
     result = {**tally.result(), "random_score": random_score(config)}
-    run.write_result(result)
+    try:
+        run.write_result(result)
+    except OSError as error:
+        warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
     recent = result["return_last_episodes"]
     score = "no finished episode" if recent is None else f"{recent:,.6g}"
     print(
         f"{config.agent.name.upper()} on {config.env.title}: mean return of the last {len(tally.recent)} episodes "
         f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames in "
-        f"{tally.seconds:.0f} s. Run: {run.path}. Look: {tensorboard_command(config.runs)}"
+        f"{tally.seconds:.0f} s. Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"
     )
 
 
 def start(config: RunConfig, name: str) -> None:
     """Do a new run."""
-    make_world(config).close()  # What only the simulator can refuse is refused before there is a folder.
-    try:
-        run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", config.model_dump(mode="json"), sys.argv)
-    except OSError as error:
-        raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
-    with holding(run):
-        train(config, run)
+    with StopRequest() as stop:
+        loop, tally = make_session(config)
+        options = config.model_dump(mode="json")
+        try:
+            run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", options, sys.argv)
+        except OSError as error:
+            raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
+        with holding(run):
+            train(config, run, Session(run, loop, tally, identity(config), warn), loop, stop)
+            finish(config, run, tally)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
@@ -278,13 +296,32 @@ def resume(path: Path, arguments: list[str]) -> None:
             f"--resume goes on with the run as it is: {', '.join(fixed)} cannot change (only {', '.join(MAY_CHANGE)} "
             f"can); for another run, start one: python train.py {run.path / 'config.yaml'} ..."
         )
-    with holding(run):
+    if config.steps < before.steps:
+        raise UsageError(f"--steps can only be raised: {run.path} is of {before.steps}, not {config.steps}")
+    with StopRequest() as stop, holding(run):
         step, state = load_checkpoint(run, config)
-        if step >= config.steps:
+        if other := changes(state.get("config", {}), identity(config)["config"]):
+            raise UsageError(
+                f"the checkpoint in {run.path} is not of its config.yaml: {', '.join(other)}; "
+                f"put back the one that it was trained with"
+            )
+        is_done = step >= config.steps
+        if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
-        run.note_resume(config.model_dump(mode="json"), step, sys.argv)
-        print(f"going on with {run.path} from step {step}", flush=True)
-        train(config, run, state)
+        loop, tally = make_session(config)
+        session = Session(run, loop, tally, identity(config), warn)
+        with restoring(run):
+            session.load_state_dict(state)
+        if not is_done:
+            checkpoint.set_aside_after(run.checkpoints, step)
+            try:
+                run.note_resume(config.model_dump(mode="json"), step, sys.argv)
+            except OSError as error:
+                warn(f"the resume could not be noted in {run.path}: {error}")
+            with contextlib.suppress(OSError):
+                print(f"going on with {run.path} from step {step}", flush=True)
+            train(config, run, session, loop, stop)
+        finish(config, run, tally)
 
 
 @contextlib.contextmanager
@@ -311,9 +348,9 @@ def main() -> None:
         print("Presets: " + ", ".join(str(preset) for preset in sorted(PRESETS.glob("*.yaml"))) + "\n")
         print(options_of(RunConfig))
         return
-    if arguments[0] == "--resume":
-        if len(arguments) == 1:
-            raise UsageError("--resume takes the directory of a run: python train.py --resume runs/NAME")
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        if arguments[0] != "--resume" or len(arguments) == 1 or arguments[1].startswith("-"):
+            raise UsageError("--resume comes first and takes the directory of a run: train.py --resume runs/NAME ...")
         resume(Path(arguments[1]), arguments[2:])
         return
     if arguments[0].startswith("-"):

@@ -36,8 +36,9 @@ class _Lost(Exception):
 class WorkerWorld(World):
     """A world whose environments live in several processes.
 
-    The episodes of a process that was lost are truncated in the step that lost it, with their last observations and no
-    reward, and the process is started again. Infos then hold `metrics`: `charts/env_restarts`, how often that was.
+    The episodes of a process that was lost are truncated in the step that lost it, or in the next one if it was lost
+    while others of its episodes began, with their last observations and no reward; the process is started again.
+    Infos then hold `metrics`: `charts/env_restarts`, how often that was.
 
     Args:
         make: builds the world of one process from its number of environments; sent to the processes by pickle.
@@ -54,6 +55,8 @@ class WorkerWorld(World):
         self._workers = [_Worker(make, len(share)) for share in shares]
         self._slices = [slice(int(share[0]), int(share[-1]) + 1) for share in shares]
         self._restarts = 0
+        # Environments whose process is another one than their episode began in.
+        self._cut_off = np.zeros(num_envs, dtype=bool)
         about = self._workers[0].about()
         self.frame_stack, self.frames_per_step = about["frame_stack"], about["frames_per_step"]
         super().__init__(num_envs, about["observation_space"], about["num_actions"])
@@ -72,12 +75,15 @@ class WorkerWorld(World):
             asked.append(("reset", mask[share], seeds[:count]) if count else ("look",))
             seeds = seeds[count:]
         replies = self._ask_all(asked)
-        for index, reply in enumerate(replies):
-            while reply is None:
-                # Beginning an episode costs nothing to try again.
-                reply = self._ask_all([asked[index]], [index])[0]
-            replies[index] = reply
-        observations, infos = self._joined([reply[0] for reply in replies], [reply[-1] for reply in replies])
+        for index, share in enumerate(self._slices):
+            if lost := replies[index] is None:
+                self._cut_off[share] = ~mask[share]
+            while replies[index] is None:
+                # The new episodes are begun again; a process that was not asked for any goes on with the next step.
+                replies[index] = self._ask_all([asked[index]], [index])[0]
+            if lost:
+                replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
+        observations, infos = self._joined(replies)
         if "life_lost" in infos:
             infos["life_lost"] = np.zeros(self.num_envs, dtype=bool)
         return observations, infos
@@ -86,22 +92,41 @@ class WorkerWorld(World):
         replies = self._ask_all([("step", actions[share]) for share in self._slices])
         for index, share in enumerate(self._slices):
             if replies[index] is None:
-                none = np.zeros(share.stop - share.start, dtype=bool)
-                infos = {name: values[share] for name, values in self._last_infos.items()}
-                if "life_lost" in infos:
-                    infos["life_lost"] = none
-                replies[index] = (self._observations[share], none.astype(np.float64), none, ~none, infos)
-        observations, infos = self._joined([reply[0] for reply in replies], [reply[-1] for reply in replies])
+                self._cut_off[share] = True
+                count = share.stop - share.start
+                replies[index] = (self._observations[share], *np.zeros((3, count)), self._infos_of(share))
+            elif self._cut_off[share].any():
+                replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
         rewards, terminations, truncations = (np.concatenate([reply[n] for reply in replies]) for n in (1, 2, 3))
+        observations, infos = self._joined(replies)
+        rewards = np.where(self._cut_off, 0.0, rewards)
+        terminations = terminations.astype(bool) & ~self._cut_off
+        truncations = truncations.astype(bool) | self._cut_off
+        if "life_lost" in infos:
+            infos["life_lost"] = infos["life_lost"] & ~self._cut_off
+        self._cut_off[:] = False
         return observations, rewards, terminations, truncations, infos
 
     def close_extras(self, **kwargs: Any) -> None:
         for worker in self._workers:
             worker.close()
 
-    def _joined(self, observations: list[np.ndarray], infos: list[Infos]) -> tuple[np.ndarray, Infos]:
-        self._observations = np.concatenate(observations)
-        self._last_infos = {name: np.concatenate([info[name] for info in infos]) for name in infos[0]}
+    def _as_they_were(self, which: np.ndarray, share: slice, reply: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The reply of a process, but for some of its environments what was last seen of them."""
+        observations, *results, infos = reply
+        observations = observations.copy()
+        observations[which] = self._observations[share][which]
+        before = self._infos_of(share)
+        infos = {name: np.where(which, before[name], infos[name]) for name in infos}
+        return observations, *results, infos
+
+    def _infos_of(self, share: slice) -> Infos:
+        return {name: values[share] for name, values in self._last_infos.items()}
+
+    def _joined(self, replies: list[tuple[Any, ...]]) -> tuple[np.ndarray, Infos]:
+        """Observations and infos of all replies."""
+        self._observations = np.concatenate([reply[0] for reply in replies])
+        self._last_infos = {name: np.concatenate([reply[-1][name] for reply in replies]) for name in replies[0][-1]}
         joined: dict[str, Any] = dict(self._last_infos)
         if self._restarts:
             joined["metrics"] = {"charts/env_restarts": float(self._restarts)}
@@ -150,7 +175,10 @@ class _Worker:
     def about(self) -> dict[str, Any]:
         """What the world of this process is."""
         self.ask(("about",))
-        return self.answer()
+        try:
+            return self.answer()
+        except _Lost as loss:
+            raise RuntimeError(f"{loss} before it had begun") from None
 
     def ask(self, question: tuple[Any, ...]) -> None:
         """Send a question; one that cannot be sent is noticed when the answer does not come."""
@@ -200,7 +228,8 @@ def _serve(connection: Connection, make: Callable[[int], World], num_envs: int) 
             reply = getattr(server, question)(*arguments)
         except Exception as error:
             reply = error
-        connection.send(reply)
+        with contextlib.suppress(OSError):  # Nobody waits for it any more.
+            connection.send(reply)
 
 
 class _Server:

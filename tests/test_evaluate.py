@@ -142,7 +142,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(copied, capsy
 def test_a_run_without_a_checkpoint_is_refused(copied, capsys):
     shutil.rmtree(copied / "checkpoints")
     assert complaint(evaluate.main, capsys, copied).endswith(
-        f"no good checkpoint in {copied}/checkpoints: it holds none\n"
+        f"no good checkpoint in {copied}/checkpoints: it holds none; "
+        f"to train it anew: python train.py {copied}/config.yaml\n"
     )
 
 

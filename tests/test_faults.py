@@ -240,10 +240,12 @@ def test_a_lost_environment_process_costs_its_episodes_and_is_counted(tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
-        ([], "--resume takes the directory of a run"),
+        ([], "--resume comes first and takes the directory of a run"),
+        (["--steps", "90", "RUN"], "--resume comes first and takes the directory of a run"),
+        (["RUN/config.yaml"], "config.yaml is a file of a run: name its folder, "),
         (["absent"], "no run at absent"),
         (["RUN"], "is done with its 60 steps; to go on, raise them: --steps 120"),
-        (["RUN", "--steps", "30"], "is done with its 60 steps"),
+        (["RUN", "--steps", "30"], "--steps can only be raised"),
         (["RUN", "--seed", "5"], "--seed (4 to 5) cannot change"),
         (["RUN", "--agent.epsilon", "0.5"], "--agent.epsilon (0.1 to 0.5) cannot change"),
         (["RUN", "--env.max_steps", "7", "--num_envs", "9"], "--env.max_steps (25 to 7), --num_envs (3 to 9) cannot"),
@@ -253,9 +255,69 @@ def test_a_lost_environment_process_costs_its_episodes_and_is_counted(tmp_path, 
 def test_a_resume_that_cannot_be_is_refused_in_one_line(arguments, mend, tmp_path, capsys):
     run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
     directory = only_run(tmp_path / "runs")
-    arguments = [directory if one == "RUN" else one for one in arguments]
+    arguments = [one.replace("RUN", str(directory)) for one in arguments]
     assert mend in complaint(train.main, capsys, "--resume", *arguments)
     assert checkpoint.load(directory / "checkpoints")[0] == 60
+
+
+def test_a_changed_config_is_refused(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    config = (directory / "config.yaml").read_text()
+    (directory / "config.yaml").write_text(config.replace("epsilon: 0.1", "epsilon: 0.9"))
+    error = complaint(train.main, capsys, "--resume", directory, "--steps", 90)
+    assert "not of its config.yaml: --agent.epsilon (0.1 to 0.9); put back" in error
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, capsys, monkeypatch):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    files = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "use --device cpu" in complaint(train.main, capsys, "--resume", directory, "--steps", 90, "--device", "cuda")
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == files
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    complaint(train.main, capsys, path, "--runs", tmp_path / "runs", "--device", "cuda")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_ended_without_its_result_gets_it_by_a_resume(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    result = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").unlink()
+    (directory / "versions.json").write_text("[]")
+    run(train.main, "--resume", directory)
+    again = json.loads((directory / "result.json").read_text())
+    timed = {"seconds", "steps_per_second"}
+    assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in result.items() if k not in timed}
+    # Damaged provenance keeps no run from going on, and the result of the shorter run goes.
+    run(train.main, "--resume", directory, "--steps", 90)
+    assert json.loads((directory / "result.json").read_text())["steps"] == 90
+    assert json.loads((directory / "versions.json").read_text())["resumes"][0]["step"] == 60
+
+
+def test_output_that_cannot_be_written_costs_no_run(tmp_path):
+    path = preset(tmp_path, "mfec", "grid_world", steps=600)
+    command = [sys.executable, "train.py", str(path), "--runs", str(tmp_path / "runs")]
+    with open("/dev/full", "w") as full:
+        subprocess.run(command, cwd=Path(__file__).parents[1], stdout=full, stderr=full)
+    directory = only_run(tmp_path / "runs")
+    assert checkpoint.load(directory / "checkpoints")[0] == 600
+    assert json.loads((directory / "result.json").read_text())["steps"] == 600
+
+
+def test_a_damaged_checkpoint_pushes_out_no_good_one(tmp_path):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    checkpoints = only_run(tmp_path / "runs") / "checkpoints"
+    (checkpoints / "step_000000060" / "tree.json").write_text("")
+    run(train.main, "--resume", checkpoints.parent, "--steps", 90)
+    assert {path.name for path in checkpoints.glob("step_*")} == {"step_000000000", "step_000000090"}
+    assert len(list(checkpoints.glob("set_aside_step_000000060_*"))) == 1
 
 
 def test_a_resume_never_starts_afresh(tmp_path, capsys):
@@ -279,7 +341,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
         agent = name if name in ("mfec", "nec") else "mfec"
         run(train.main, preset(tmp_path, agent, "grid_world", steps=60, **options), "--runs", tmp_path / name)
         runs[name] = only_run(tmp_path / name)
-    for name, mend in (("nec", "not of a mfec agent on MiniGrid"), ("fewer", "saved with 2 environments, this world")):
+    for name, mend in (
+        ("nec", "not of a mfec agent on MiniGrid"),
+        ("fewer", "not of its config.yaml: --num_envs (2 to 3); put back"),
+    ):
         checkpoint.save(runs["mfec"] / "checkpoints", checkpoint.load(runs[name] / "checkpoints")[1], 61)
         assert mend in complaint(train.main, capsys, "--resume", runs["mfec"], "--steps", 90)
 

@@ -34,6 +34,8 @@ from training.state_tree import decode, encode
 from training.tensor_file import TensorFile
 
 _FORMAT = 1
+_ATTEMPTS = 3
+"""How often the checkpoints are listed, should a run in progress have replaced them meanwhile."""
 _NAME = re.compile(r"step_(\d+)(\.old)?")
 
 
@@ -80,7 +82,7 @@ class Snapshot:
         replaced = folder / f"{place.name}.old"
         temporary = folder / f".saving_{place.name}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             for leftover in folder.glob(".saving_*"):
                 shutil.rmtree(leftover)
             _check_space(folder, self._tensors.nbytes + len(self._tree))
@@ -123,7 +125,9 @@ def save(folder: Path, state: dict[str, Any], step: int, keep: int = 2) -> Path:
 
 
 def load(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Read the newest checkpoint that is whole; a warning names each newer one that is damaged.
+    """Read the newest checkpoint that is whole, of those up to the one that `latest` names.
+
+    Warns of each that is damaged or missing where it was looked for, and of later ones that are passed over.
 
     Returns:
         Its step, and the state.
@@ -131,18 +135,41 @@ def load(folder: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         CheckpointError: when there is none.
     """
-    damages: list[CheckpointError] = []
+    for _ in range(_ATTEMPTS):
+        paths = _saved(folder)
+        damages: list[str] = []
+        for path in paths:
+            try:
+                step, state = _read(path)
+            except CheckpointError as error:
+                damages.append(str(error))
+                continue
+            for damage in [*_oddities(folder, paths, step), *damages]:
+                warnings.warn(f"{damage}; falling back to {path}", stacklevel=2)
+            return step, state
+        if all(path.exists() for path in paths):
+            break
+        # Whoever trains has replaced them all since they were listed.
+    raise CheckpointError(f"no good checkpoint in {folder}: {'; '.join(damages) or 'it holds none'}")
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Rename checkpoints of later steps, which the run that goes on from `step` will come to by itself.
+
+    They would count among those that are kept, and what is damaged would push out what is good.
+    """
     for path in _saved(folder):
-        try:
-            step, state = _read(path)
-        except CheckpointError as error:
-            damages.append(error)
-            continue
-        for damage in damages:
-            warnings.warn(f"{damage}; falling back to {path}", stacklevel=2)
-        return step, state
-    reasons = "; ".join(str(damage) for damage in damages)
-    raise CheckpointError(f"no good checkpoint in {folder}: {reasons or 'it holds none'}")
+        if _step(path) > step:
+            os.replace(path, path.with_name(f"set_aside_{path.name}_{os.getpid()}"))
+
+
+def _oddities(folder: Path, paths: list[Path], step: int) -> list[str]:
+    """What is not as a save leaves it."""
+    named = _named(folder)
+    if named > max(map(_step, paths)) or (named >= 0 and all(_step(path) != named for path in paths)):
+        return [f"{folder / 'latest'} names step {named}, and there is none"]
+    later = [path.name for path in paths if _step(path) > max(named, step)]
+    return [f"{folder / 'latest'} names step {named}: {', '.join(later)} passed over"] if later and named >= 0 else []
 
 
 def _check_space(folder: Path, content: int) -> None:
@@ -167,7 +194,7 @@ def _read(path: Path) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"its manifest names step {manifest['step']}")
         tree = json.loads((path / "tree.json").read_bytes())
         return manifest["step"], decode(tree, load_file(path / "tensors.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {type(error).__name__}: {error}") from error
 
 
@@ -187,10 +214,15 @@ def _saved(folder: Path) -> list[Path]:
     Those of later steps come last: a run that fell back to an older checkpoint left them behind.
     """
     paths = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
-    try:
-        newest = _step(folder / (folder / "latest").read_text().strip())
-    except (OSError, ValueError):
-        newest = -1
+    newest = _named(folder)
     if all(_step(path) != newest for path in paths):
         newest = max(map(_step, paths), default=-1)
     return sorted(paths, key=lambda path: (_step(path) > newest, -_step(path), path.suffix))
+
+
+def _named(folder: Path) -> int:
+    """The step that `latest` names, or -1."""
+    try:
+        return _step(folder / (folder / "latest").read_text().strip())
+    except (OSError, ValueError):
+        return -1

@@ -18,7 +18,11 @@ def sync(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put a file in place of another: a reader, or a restart after a power cut, sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.saving")
-    temporary.write_bytes(content)
-    sync(temporary)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _LEAST_ROOM = 2**18
-"""Bytes that must be free for a new TensorBoard file: on a full disk every row would leave an empty one."""
+"""Bytes that must be free to write to TensorBoard: its writer has a thread that dies noisily on a full disk."""
 
 
 class Logger:
@@ -33,17 +33,18 @@ class Logger:
     Args:
         run: whose files to write.
         step: agent step the run stands at.
+        resumed: whether it had been going before.
         warn: is told what cannot be written, in one line.
     """
 
-    def __init__(self, run: RunDirectory, step: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, run: RunDirectory, step: int, resumed: bool, warn: Callable[[str], None]) -> None:
         self._run = run
         self._warn = warn
         self._failed = False
         self._board: SummaryWriter | None = None
-        self._purge_step = step + 1 if step else None
+        self._purge_step = step + 1 if resumed else None
         self._attempt(lambda: run.forget_metrics_after(step))
-        if not step:
+        if not resumed:
             rows = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in _flatten(run.config())]
             text = "\n".join(["| option | value |", "|---|---|", *rows])
             self._attempt(lambda: self._tensorboard().add_text("config", text, 0))
@@ -55,12 +56,16 @@ class Logger:
         self._attempt(lambda: self._run.add_metrics(json.dumps(row, allow_nan=False)))
 
         def draw() -> None:
-            for tag, number in numbers.items():
-                self._tensorboard().add_scalar(tag, number, step)
+            board = self._tensorboard()
+            try:
+                for tag, number in numbers.items():
+                    board.add_scalar(tag, number, step)
+            except OSError:
+                # A writer that failed does not recover.
+                self._board = None
+                raise
 
-        if not self._attempt(draw):
-            # A writer that failed does not recover.
-            self._board = None
+        self._attempt(draw)
 
     def close(self) -> None:
         """Bring everything to the files."""
@@ -72,23 +77,20 @@ class Logger:
         # Costs 0.2 s beyond torch, which those who only want help or an evaluation need not wait for.
         from torch.utils.tensorboard import SummaryWriter
 
+        if shutil.disk_usage(self._run.path).free < _LEAST_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._run.tensorboard))
         if self._board is None:
-            if shutil.disk_usage(self._run.path).free < _LEAST_ROOM:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._run.tensorboard))
             self._board = SummaryWriter(str(self._run.tensorboard), flush_secs=30, purge_step=self._purge_step)
             self._purge_step = None
         return self._board
 
-    def _attempt(self, write: Callable[[], object]) -> bool:
-        """Whether it could be written."""
+    def _attempt(self, write: Callable[[], object]) -> None:
         try:
             write()
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 self._warn(f"metrics are being lost, training goes on: {error}")
-            return False
-        return True
 
     def __enter__(self) -> Logger:
         return self

@@ -38,6 +38,10 @@ class Record:
     """One for each piece of learning that followed it, and what the world tells of itself."""
 
 
+class ReplayError(Exception):
+    """Running episodes, played again, did not come to where they were."""
+
+
 class TrainingLoop:
     """Lets an agent live in a world.
 
@@ -83,8 +87,8 @@ class TrainingLoop:
         """Become what was saved, by playing the running episodes again.
 
         Raises:
-            ValueError: if it was saved with another seed or another number of environments, or the world does not
-                come to where it was: another version of an emulator, say.
+            ValueError: if it was saved with another seed or another number of environments.
+            ReplayError: if the world does not come to where it was: another version of an emulator, say.
         """
         if len(state["returns"]) != self.world.num_envs:
             raise ValueError(f"saved with {len(state['returns'])} environments, this world has {self.world.num_envs}")
@@ -96,7 +100,7 @@ class TrainingLoop:
         if self.step:
             self._replay()
             if not np.array_equal(self._infos["state_hash"], state["state_hashes"]):
-                raise ValueError("the running episodes, played again, do not come to where they were")
+                raise ReplayError("the running episodes, played again, do not come to where they were")
 
     def _advance(self) -> Record:
         observations, state_hashes = self._observations, self._infos["state_hash"]
@@ -154,6 +158,6 @@ class TrainingLoop:
             self._observations, _, terminations, truncations, self._infos = self.world.step(np.array(actions))
             ended = terminations | truncations
             if (ended & (starts <= time)).any():
-                raise ValueError("a running episode, played again, came to another end")
+                raise ReplayError("a running episode, played again, came to another end")
         if (begin := ended | (lengths == 0)).any():
             self._observations, self._infos = self._reset(begin)

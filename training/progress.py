@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import time
@@ -84,7 +85,9 @@ class Progress:
             self._bar.update(self._task, completed=self._step, description=line)
             self._bar.refresh()
         else:
-            print(line, flush=True)
+            # Whoever reads may have left, or the log's disk be full: no reason to lose a run.
+            with contextlib.suppress(OSError):
+                print(line, flush=True)
 
     def _line(self, step: int) -> str:
         total = self._total_steps

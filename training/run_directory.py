@@ -83,6 +83,8 @@ class RunDirectory:
         """
         if not path.exists():
             raise FileNotFoundError(f"no run at {path}{_nearest(path.name, path.parent)}")
+        if path.is_file() and _is_run(path.parent):
+            raise ValueError(f"{path} is a file of a run: name its folder, {path.parent}")
         if not _is_run(path):
             runs = _nearest(path.name, path) if path.is_dir() else ""
             raise ValueError(f"{path} is not a run (no config.yaml){runs or _nearest(path.name, path.parent)}")
@@ -97,7 +99,7 @@ class RunDirectory:
             OSError: if the folder cannot be written.
         """
         # A child that was writing a checkpoint for a killed run holds on for a moment.
-        lock = FileLock(self.path / ".lock", timeout=2.0)
+        lock = FileLock(self.path / ".lock", timeout=5.0)
         try:
             lock.acquire()
         except Timeout:
@@ -108,12 +110,24 @@ class RunDirectory:
             lock.release()
 
     def note_resume(self, config: dict[str, Any], step: int, command: Sequence[str]) -> None:
-        """Write down that the run goes on from a step, by which command and with which options."""
-        versions = json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
+        """Write down that the run goes on from a step, by which command and with which options.
+
+        The result of the run so far is removed: it is going to be another.
+
+        Raises:
+            OSError: if that cannot be written; the run is none the worse for it.
+        """
+        path = self.path / "versions.json"
+        try:
+            versions = dict(json.loads(path.read_text(encoding="utf-8")))
+            resumes = list(versions.get("resumes", []))
+        except (OSError, ValueError, TypeError):
+            # Damaged: where a run came from must not keep it from going on.
+            versions, resumes = {}, []
         now = {"step": step, "date": f"{datetime.now():%Y-%m-%d %H:%M:%S}", **_versions(), "command": list(command)}
-        versions["resumes"] = [*versions.get("resumes", []), now]
-        write_json(self.path / "versions.json", versions)
+        write_json(path, {**versions, "resumes": [*resumes, now]})
         write_atomically(self.path / "config.yaml", _yaml(config))
+        self.result.unlink(missing_ok=True)
 
     def add_metrics(self, line: str) -> None:
         """Add a line to metrics.jsonl, all of it or, where the disk is full, nothing."""
@@ -130,11 +144,11 @@ class RunDirectory:
         for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 if json.loads(line)["step"] <= step:
-                    kept.append(line)
+                    kept.append(line.rstrip(b"\n") + b"\n")
         write_atomically(self.metrics, b"".join(kept))
 
     def config(self) -> dict[str, Any]:
-        """The options the run was started with."""
+        """The options of the run, as it was started or last resumed."""
         return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     def write_result(self, result: dict[str, Any]) -> None:

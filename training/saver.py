@@ -106,7 +106,7 @@ def _write_and_leave(snapshot: Snapshot, folder: Path, keep: int, writer: int, p
         # A finaliser could touch what only the parent may, such as the threads of an emulator.
         gc.disable()
         # Signals to the whole group mean the parent, which waits for the child.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
         def leave_if_orphaned() -> None:

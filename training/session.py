@@ -40,7 +40,7 @@ class Session:
         run: RunDirectory,
         loop: TrainingLoop,
         tally: Tally,
-        identity: dict[str, str],
+        identity: dict[str, Any],
         warn: Callable[[str], None],
     ) -> None:
         self._run = run
@@ -48,6 +48,7 @@ class Session:
         self._tally = tally
         self._identity = identity
         self._warn = warn
+        self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes while the run goes, with what it is a state of."""
@@ -65,12 +66,13 @@ class Session:
         self._loop.agent.load_state_dict(state["agent"])
         self._tally.load_state_dict(state["tally"])
         torch.set_rng_state(state["torch_rng"])
+        self._resumed = True
 
-    def train(self, steps: int, steps_per_checkpoint: int, keep_checkpoints: int) -> StopRequest:
-        """Go on until `steps` agent steps are done, or a signal asks to stop; either way the end is saved.
+    def train(self, steps: int, steps_per_checkpoint: int, keep_checkpoints: int, stop: StopRequest) -> bool:
+        """Go on until `steps` agent steps are done, or `stop` is asked for; either way the end is saved.
 
         Returns:
-            Whether and by what the run was stopped, and whether that was saved.
+            Whether the end could be saved.
 
         Raises:
             Fault: if a loss or gradient is not finite; the checkpoints stand as they were before it.
@@ -78,12 +80,11 @@ class Session:
         loop, tally = self._loop, self._tally
         frames_per_step: int = loop.world.frames_per_step  # type: ignore[attr-defined]
         with (
-            StopRequest() as stop,
             Saver(self._run.checkpoints, keep_checkpoints, self._warn) as saver,
-            contextlib.closing(Logger(self._run, loop.step, self._warn)) as logger,
+            contextlib.closing(Logger(self._run, loop.step, self._resumed, self._warn)) as logger,
             Progress(steps, frames_per_step) as progress,
         ):
-            if loop.step == 0:
+            if not self._resumed:
                 # From its first second on, a run can be resumed.
                 saver.save_now(self.state_dict(), 0)
             saved_step = loop.step
@@ -105,8 +106,7 @@ class Session:
                     f"after step {loop.step}, {error}. Nothing was changed by it. The batch: {self._dump(error)}. "
                     f"The checkpoints in {self._run.checkpoints} are from before it."
                 ) from error
-            stop.is_saved = saver.save_now(self.state_dict(), loop.step)
-        return stop
+            return saver.save_now(self.state_dict(), loop.step)
 
     def _dump(self, error: NonFiniteError) -> str:
         """Write the batch of a fault down; returns where it lies, or why it does not."""

@@ -11,30 +11,31 @@ RESUMABLE = 75
 LEFT_AT_ONCE = 130
 """Exit code after a second Ctrl-C: nothing was saved beyond the last checkpoint."""
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StopRequest:
     """Notes signals that ask to stop, as a context manager; what runs inside looks at it between two steps.
 
-    SIGTERM, SIGUSR1 (which schedulers send ahead of a limit) and the first Ctrl-C are noted. A second Ctrl-C ends the
-    process on the spot.
+    SIGTERM, SIGUSR1 (which schedulers send ahead of a limit), SIGHUP (the terminal is gone) and the first Ctrl-C are
+    noted. A second Ctrl-C ends the process on the spot.
 
     Attributes:
         signal: the name of the signal that came, or None.
-        is_saved: for whoever stops to say whether the run was saved.
     """
 
     def __init__(self) -> None:
         self.signal: str | None = None
-        self.is_saved = False
         self._interrupted = False
         self._handlers: dict[signal.Signals, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._interrupted:
-                # Files are whole at any moment, and nothing that would be cleaned up now outlives the process.
+                # Files are whole at any moment; only the terminal, whose cursor a progress bar hides, would notice.
+                if os.isatty(1):
+                    os.write(1, _SHOW_CURSOR)
                 os._exit(LEFT_AT_ONCE)
             self._interrupted = True
         self.signal = self.signal or signal.Signals(number).name

@@ -63,7 +63,7 @@ class Tally:
         self.averages = Averages()
         self._frames_per_step = frames_per_step
         self._steps_per_row = steps_per_row
-        self._step = self._row_step = 0
+        self._step = self._row_step = self._timed_from = 0
         self._seconds_before = 0.0
         self._began = self._row_began = time.perf_counter()
 
@@ -93,12 +93,13 @@ class Tally:
         now = time.perf_counter()
         self.averages.add(
             {
-                "charts/steps_per_second": (self._step - self._row_step) / (now - self._row_began),
+                "charts/steps_per_second": (self._step - self._timed_from) / (now - self._row_began),
                 "charts/frames": self._step * self._frames_per_step,
                 "charts/episodes": self.episodes,
             }
         )
-        self._row_began, self._row_step = now, self._step
+        self._row_began = now
+        self._row_step = self._timed_from = self._step
         return self.averages.flush()
 
     def result(self) -> dict[str, float | None]:
@@ -115,7 +116,7 @@ class Tally:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the clock of the row under way, which begins anew."""
+        """Everything but the speed of the row under way, which is measured from the resume on."""
         return {
             "episodes": self.episodes,
             "recent": list(self.recent),
@@ -130,6 +131,6 @@ class Tally:
         self.episodes = state["episodes"]
         self.recent = deque(state["recent"], maxlen=RECENT_EPISODES)
         self.averages.load_state_dict(state["averages"])
-        self._step, self._row_step = state["step"], state["row_step"]
+        self._step, self._row_step, self._timed_from = state["step"], state["row_step"], state["step"]
         self._seconds_before = state["seconds"]
         self._began = self._row_began = time.perf_counter()

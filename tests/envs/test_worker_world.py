@@ -105,6 +105,25 @@ def test_a_process_lost_before_a_reset_begins_the_same_episodes():
     world.close()
 
 
+def test_a_process_lost_while_another_episode_began_cuts_off_the_others(capfd):
+    world = envs.make(config(CALM), 4, workers=2)
+    world.reset(seed=[1, 2, 3, 4])
+    before, _, _, _, infos = world.step(np.array([2, 2, 2, 2]))
+    os.kill(world.processes[0].pid, signal.SIGKILL)
+    mask = np.array([False, True, True, False])
+    observations, after = world.reset(seed=[8, 9], options={"reset_mask": mask})
+    np.testing.assert_array_equal(observations[~mask], before[~mask])
+    np.testing.assert_array_equal(after["state_hash"][~mask], infos["state_hash"][~mask])
+    fresh, _ = envs.make(config(CALM), 2).reset(seed=[8, 9])
+    np.testing.assert_array_equal(observations[mask], fresh)
+    observations, rewards, terminations, truncations, _ = world.step(np.array([2, 2, 2, 2]))
+    assert truncations.tolist() == [True, False, False, False] and not terminations.any() and not rewards.any()
+    np.testing.assert_array_equal(observations[0], before[0])
+    world.reset(seed=[5], options={"reset_mask": truncations})
+    assert not world.step(np.array([2, 2, 2, 2]))[3].any()
+    world.close()
+
+
 def test_losing_too_many_is_an_error():
     world = envs.make(config(GRID), 1, workers=1)
     world.reset(seed=[1])

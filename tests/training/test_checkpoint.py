@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from training.checkpoint import CheckpointError, load, save
+from training import checkpoint
+from training.checkpoint import CheckpointError, load, save, set_aside_after
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 NUMPY_TYPES = st.sampled_from(
@@ -351,7 +352,10 @@ def test_a_damaged_pointer_costs_nothing(tmp_path, pointer):
     save(tmp_path, state_at(1), 1)
     save(tmp_path, state_at(2), 2)
     (tmp_path / "latest").write_bytes(pointer)
-    assert load(tmp_path)[0] == 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load(tmp_path)[0] == 2
+    assert [("names step 7, and there is none" in str(one.message)) for one in caught] == [True] * (b"7" in pointer)
     (tmp_path / "latest").unlink()
     assert load(tmp_path)[0] == 2
 
@@ -365,6 +369,37 @@ def test_a_run_that_fell_back_goes_on_from_where_it_went(tmp_path):
     save(tmp_path, state_at(3), 3)
     assert load(tmp_path)[0] == 3
     assert entries(tmp_path) == {"latest", "step_000000002", "step_000000003"}
+
+
+def test_a_checkpoint_that_is_gone_is_missed(tmp_path):
+    for step in (1, 2):
+        save(tmp_path, state_at(step), step)
+    shutil.rmtree(tmp_path / "step_000000002")
+    with pytest.warns(UserWarning, match="latest names step 2, and there is none; falling back to .*step_000000001"):
+        assert load(tmp_path)[0] == 1
+    (tmp_path / "latest").write_text("step_000000001\n")
+    save(tmp_path, state_at(3), 3)
+    (tmp_path / "latest").write_text("step_000000001\n")
+    with pytest.warns(UserWarning, match="latest names step 1: step_000000003 passed over"):
+        assert load(tmp_path)[0] == 1
+    set_aside_after(tmp_path, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(tmp_path)[0] == 1
+    assert not (tmp_path / "step_000000003").exists()
+
+
+def test_checkpoints_replaced_while_they_are_read_are_listed_again(tmp_path, monkeypatch):
+    save(tmp_path, state_at(1), 1, keep=1)
+    read = checkpoint._read
+
+    def overtaken(path):
+        monkeypatch.setattr(checkpoint, "_read", read)
+        save(tmp_path, state_at(2), 2, keep=1)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "_read", overtaken)
+    assert load(tmp_path)[0] == 2
 
 
 def test_a_folder_copied_without_its_manifest_is_no_checkpoint(tmp_path):
@@ -402,6 +437,8 @@ def test_a_save_that_fails_leaves_the_older_ones(tmp_path, monkeypatch, function
         assert not [name for name in entries(folder) if "saving_" in name]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            # Whole already, but not yet named as the latest.
+            warnings.filterwarnings("ignore", message=".*step_000000002 passed over")
             loaded_step, loaded = load(folder)
         assert same(loaded, state_at(1)) or (loaded_step == step and loaded == {"new": True})
         save(folder, state_at(3), 3)

@@ -23,10 +23,10 @@ CONFIG = {"seed": 3, "agent": {"name": "nec", "encoder": {"size": 64}}, "note": 
 
 
 @contextlib.contextmanager
-def logging(run: RunDirectory, step: int = 0):
-    """A logger of a run that stands at a step; that must have nothing to complain of."""
+def logging(run: RunDirectory, step: int | None = None):
+    """A logger of a new run, or of one that stands at a step; that must have nothing to complain of."""
     warnings: list[str] = []
-    with contextlib.closing(Logger(run, step, warnings.append)) as logger:
+    with contextlib.closing(Logger(run, step or 0, step is not None, warnings.append)) as logger:
         yield logger
     assert warnings == []
 
@@ -74,6 +74,15 @@ def test_a_line_can_be_read_while_the_run_goes_on(run):
         assert json.loads(run.metrics.read_text())["step"] == 5
 
 
+def test_a_run_continued_from_its_beginning_takes_back_everything(run):
+    for step, resumed in ((None, 1.0), (0, 2.0)):
+        with logging(run, step) as logger:
+            logger.log(5, 0.0, {"charts/return": resumed})
+    lines, board = read(run)
+    assert [line["charts/return"] for line in lines] == [2.0]
+    assert [event.value for event in board.Scalars("charts/return")] == [2.0]
+
+
 def test_a_continued_run_takes_back_what_came_after_its_checkpoint(run):
     with logging(run) as logger:
         for step in (1, 2, 3):
@@ -104,7 +113,7 @@ def test_the_options_are_written_once(run):
 
 def test_what_cannot_be_written_is_told_once_and_costs_itself(run, monkeypatch):
     warnings: list[str] = []
-    logger = Logger(run, 0, warnings.append)
+    logger = Logger(run, 0, False, warnings.append)
     logger.log(1, 0.0, {"charts/return": 1.0})
 
     def full(*arguments):

@@ -71,7 +71,9 @@ def test_a_missing_run_names_the_nearest(tmp_path):
 
 def test_a_folder_that_is_no_run_names_those_in_it_or_beside_it(tmp_path):
     run = RunDirectory.create(tmp_path, "run", {}, [])
-    for path in (tmp_path, run.checkpoints, run.path / "config.yaml"):
+    with pytest.raises(ValueError, match=f"is a file of a run: name its folder, {run.path}"):
+        RunDirectory.open(run.path / "config.yaml")
+    for path in (tmp_path, run.checkpoints):
         with pytest.raises(ValueError, match="is not a run") as error:
             RunDirectory.open(path)
         assert "\n" not in str(error.value)
