@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +20,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 from agents.finite import check_finite
 from agents.optimisers import load_optimiser
 from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.freshening import Freshening
 from memory.episodic.reinstated import (
     Approximate,
     Backpropagation,
@@ -32,6 +33,10 @@ from memory.episodic.reinstated import (
     TrainableKeys,
 )
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
+from memory.episodic.staleness import Probe
+
+_PROBED = 500
+"""Memories whose true observations are kept to measure staleness on."""
 
 CreditName = Literal["frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid"]
 
@@ -71,6 +76,19 @@ class MemoryClassifierConfig(BaseModel):
     """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
     freshened: int = Field(500, ge=1)
     """Sweep: memories embedded anew in an update."""
+    freshen_trusted: bool = False
+    """Variational autoencoder: freshen only the surer half of the memories at hand."""
+    updates_per_probe: int = Field(100, ge=1)
+    """Updates between two looks at how stale the memory is."""
+
+    @model_validator(mode="after")
+    def _knows_whom_to_trust(self) -> MemoryClassifierConfig:
+        if self.freshen_trusted and self.reinstatement != "variational_autoencoder":
+            raise ValueError(
+                f"freshen_trusted needs reinstatement variational_autoencoder, which knows how sure it is, got "
+                f"{self.reinstatement}"
+            )
+        return self
 
 
 class MemoryClassifier:
@@ -83,6 +101,8 @@ class MemoryClassifier:
         store: Store,
         credit: Credit,
         reinstatement: Reinstatement,
+        freshening: Freshening,
+        probe: Probe,
         num_classes: int,
         rng: np.random.Generator,
         config: MemoryClassifierConfig,
@@ -92,13 +112,14 @@ class MemoryClassifier:
         self.store = store
         self.credit = credit
         self.reinstatement = reinstatement
+        self.freshening = freshening
+        self.probe = probe
         self.num_classes = num_classes
         self.rng = rng
         self.config = config
         self.kernel = CosineSoftmax(config.temperature)
         self.step = 0
         self.updates = 0
-        self._swept = 0
         self._revealed: tuple[Tensor, Tensor] | None = None
 
     def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
@@ -129,7 +150,10 @@ class MemoryClassifier:
             self.optimiser.step()
         self.updates += 1
         if self.config.freshening == "sweep":
-            self._sweep()
+            self.freshening.sweep()
+        if self.updates % self.config.updates_per_probe == 0:
+            found = self.probe.staleness(self.encoder, self.reinstatement, self.kernel)
+            metrics |= {f"staleness/{name}": value for name, value in found.items()}
         return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
 
     @property
@@ -147,23 +171,26 @@ class MemoryClassifier:
         return {
             "step": self.step,
             "updates": self.updates,
-            "swept": self._swept,
             "rng": self.rng.bit_generator.state,
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "store": self.store.state_dict(),
             "credit": self.credit.state_dict(),
             "reinstatement": self.reinstatement.state_dict(),
+            "freshening": self.freshening.state_dict(),
+            "probe": self.probe.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.updates, self._swept = state["step"], state["updates"], state["swept"]
+        self.step, self.updates = state["step"], state["updates"]
         self.rng.bit_generator.state = state["rng"]
         self.encoder.load_state_dict(state["encoder"])
         load_optimiser(self.optimiser, state["optimiser"])
         self.store.load_state_dict(state["store"])
         self.reinstatement.load_state_dict(state["reinstatement"])
         self.credit.load_state_dict(state["credit"])
+        self.freshening.load_state_dict(state["freshening"])
+        self.probe.load_state_dict(state["probe"])
 
     def _assign_credit(self, observations: Tensor, labels: Tensor) -> float:
         """The gradient of the loss of this batch, through the memories alone; returns the loss."""
@@ -181,7 +208,7 @@ class MemoryClassifier:
         gradients = (parameter.grad for parameter in self.encoder.parameters())
         check_finite(loss.detach(), gradients, {"observations": observations, "labels": labels})
         if self.config.freshening == "recall":
-            self._freshen(slots)
+            self.freshening.freshen(slots)
         return loss.item()
 
     def _remember(self, observations: Tensor, labels: Tensor) -> Metrics:
@@ -198,19 +225,9 @@ class MemoryClassifier:
         self.store.write(keys, labels.to(torch.float32), numbers, maximum, written_at=self.step)
         slots = self.store.find(numbers)
         self.reinstatement.remember(slots, observations)
+        self.probe.remember(slots, observations)
         self.credit.remember(slots, observations, self._one_hot(labels))
         return metrics
-
-    def _sweep(self) -> None:
-        count = min(self.config.freshened, len(self.store))
-        slots = (torch.arange(count) + self._swept) % len(self.store)
-        self._swept = (self._swept + count) % len(self.store)
-        self._freshen(slots)
-
-    def _freshen(self, slots: Tensor) -> None:
-        """Replace stored embeddings by those of the observations that come back from them."""
-        with torch.no_grad():
-            self.store.set_keys(slots, self.encoder(self.reinstatement.recall(slots, self.store.keys[slots])))
 
     @torch.no_grad()
     def _embed(self, observations: Tensor) -> Tensor:
@@ -241,12 +258,15 @@ def make_memory_classifier(
         return torch.optim.Adam(parameters, lr=config.learning_rate)
 
     reinstatement = _reinstatement(config, world.observation_shape, adam, generator)
+    trusted = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
     return MemoryClassifier(
         encoder,
         adam(encoder.parameters()),
         store,
         _credit(config, encoder, store, reinstatement, world.num_actions, adam, generator),
         reinstatement,
+        Freshening(store, encoder, reinstatement, config.freshened, trusted if config.freshen_trusted else None),
+        Probe(store, world.observation_shape, max(1, config.capacity // _PROBED)),
         world.num_actions,
         rng,
         config,

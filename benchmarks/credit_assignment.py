@@ -9,8 +9,7 @@ every beat a row of each metric:
     validation_accuracy       of the memory as it is then, on images kept apart
     milliseconds_per_update   since the beat before, evaluation left out
     bytes_per_memory          key, tables, and what the observation comes back from
-    key_drift                 mean distance of stored keys from what the encoder makes of the same images now, over the
-                              mean distance between two stored keys
+    key_drift and others      the instruments of memory/episodic/staleness.py
 
 `seconds` is the time spent learning. A run whose loss is not finite ends there, with `diverged` as 1.
 """
@@ -22,7 +21,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +33,6 @@ from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, known_runs, name_of, prepare
 from benchmarks.workers import Job, Report
 from envs.mnist import MNISTConfig, load_images
-from memory.episodic.reinstatement import Raw, Reinstatement
 from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
@@ -94,21 +91,6 @@ class Run:
     out: Path
 
 
-class Probed:
-    """A reinstatement whose memories' true observations are kept beside it."""
-
-    def __init__(self, reinstatement: Reinstatement, probe: Raw) -> None:
-        self._reinstatement = reinstatement
-        self._probe = probe
-
-    def remember(self, slots: torch.Tensor, observations: torch.Tensor) -> None:
-        self._reinstatement.remember(slots, observations)
-        self._probe.remember(slots, observations)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reinstatement, name)
-
-
 def record(report: Report, run: Run) -> None:
     """Do one run and add its rows to the table."""
     torch.set_num_threads(run.config.threads)
@@ -122,9 +104,6 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
     assert isinstance(agent, MemoryClassifier) and isinstance(run.config.env, MNISTConfig)
     images, labels = load_images(run.config.env.dataset, "validation")
     images, labels = images[:VALIDATION_IMAGES, None], labels[:VALIDATION_IMAGES]
-    # Beside the memory, the true images of its newest part: what its keys should be now.
-    probe = Raw(run.config.agent.capacity, images.shape[1:])  # type: ignore[union-attr]
-    agent.reinstatement = Probed(agent.reinstatement, probe)
     loop = TrainingLoop(world, agent, EpisodeSeeds(run.config.seed)).run(run.config.steps)
     seconds, row_seconds, updates, diverged = 0.0, 0.0, 0, False
     while updates < run.config.steps // IMAGES and not diverged:
@@ -142,7 +121,7 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
                 "validation_accuracy": accuracy,
                 "milliseconds_per_update": 1000 * row_seconds / run.updates_per_row,
                 "bytes_per_memory": agent.nbytes / len(agent.store),
-                "key_drift": key_drift(agent, probe),
+                **agent.probe.staleness(agent.encoder, agent.reinstatement, agent.kernel),
                 "diverged": float(diverged),
             }
             # The last row says that the run is whole, also of one that diverged.
@@ -158,16 +137,6 @@ def classify(agent: MemoryClassifier, images: np.ndarray) -> np.ndarray:
     """The classes of images, in pieces."""
     nothing = np.zeros(0, dtype=np.uint64)
     return np.concatenate([agent.act(piece, nothing, epsilon=0.0) for piece in np.array_split(images, 8)])
-
-
-@torch.no_grad()
-def key_drift(agent: MemoryClassifier, probe: Raw) -> float:
-    """How far stored keys are from fresh ones, in units of how far they are from each other."""
-    slots = torch.arange(len(agent.store))[:: max(1, len(agent.store) // 500)]
-    stored = agent.store.keys[slots]
-    fresh = agent.encoder(probe.recall(slots, stored))
-    apart = (stored - stored.roll(1, dims=0)).norm(dim=1).mean()
-    return float((fresh - stored).norm(dim=1).mean() / apart)
 
 
 def main() -> None:

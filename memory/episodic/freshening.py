@@ -1,0 +1,74 @@
+"""Freshening: stored keys are replaced by what the encoder of today makes of the observations behind them.
+
+Proposed in Hansen 2017, section 4. It does good where what comes back is nearer to the truth than the stored key is
+stale, and harm elsewhere: `staleness` measures which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memory.episodic.reinstatement import Reinstatement
+from memory.episodic.store import Store
+
+Uncertainty = Callable[[Tensor], Tensor]
+
+
+class Freshening:
+    """Embeds memories anew, in turn or on demand.
+
+    Args:
+        store: whose keys are replaced.
+        encoder: from observations float32 `[n, *shape]` to keys.
+        reinstatement: how observations come back.
+        budget: most memories embedded anew in one sweep.
+        uncertainty: how far each key `[n, key_size]` is from being trusted, `[n]`; with it, only the surer half of the
+            memories at hand is freshened, since a wrong observation makes a wrong key.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: nn.Module,
+        reinstatement: Reinstatement,
+        budget: int,
+        uncertainty: Uncertainty | None = None,
+    ) -> None:
+        if budget < 1:
+            raise ValueError(f"budget must be at least 1, got {budget}")
+        self._store = store
+        self._encoder = encoder
+        self._reinstatement = reinstatement
+        self._budget = budget
+        self._uncertainty = uncertainty
+        self._next = 0
+
+    @torch.no_grad()
+    def freshen(self, slots: Tensor) -> int:
+        """Embed the memories in distinct `slots`, int64 `[n]`, anew; how many were."""
+        keys = self._store.keys[slots]
+        if self._uncertainty is not None and len(slots):
+            uncertainty = self._uncertainty(keys)
+            trusted = uncertainty <= uncertainty.median()
+            slots, keys = slots[trusted], keys[trusted]
+        self._store.set_keys(slots, self._encoder(self._reinstatement.recall(slots, keys)))
+        return len(slots)
+
+    def sweep(self) -> int:
+        """Embed the next memories in turn anew, as many as the budget allows; how many were."""
+        count = min(self._budget, len(self._store))
+        slots = (torch.arange(count) + self._next) % max(1, len(self._store))
+        self._next = (self._next + count) % max(1, len(self._store))
+        return self.freshen(slots)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sweep stands."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self._next = state["next"]

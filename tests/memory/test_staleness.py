@@ -1,0 +1,143 @@
+"""The instruments against plain loops, and freshening against what it should do to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from memory.episodic import CosineSoftmax, InverseDistance, Store, maximum
+from memory.episodic.freshening import Freshening
+from memory.episodic.reinstatement import Raw
+from memory.episodic.staleness import Probe, compared
+
+COUNT, SHAPE = 40, (3, 3)
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(9, 5))
+    store, raw = Store(COUNT, 5, eviction="fifo"), Raw(COUNT, SHAPE)
+    probe = Probe(store, SHAPE, stride=2)
+    observations = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8)
+    for start in range(0, COUNT, 8):
+        piece = observations[start : start + 8]
+        with torch.no_grad():
+            keys = encoder(piece / 255)
+        store.write(keys, torch.rand(8), np.arange(start, start + 8, dtype=np.uint64), maximum, written_at=start)
+        slots = store.find(np.arange(start, start + 8, dtype=np.uint64))
+        raw.remember(slots, piece)
+        probe.remember(slots, piece)
+    return encoder, store, raw, probe, observations
+
+
+def move(encoder, amount=0.3):
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += amount * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize("kernel", [CosineSoftmax(0.2), InverseDistance(1e-3)])
+def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
+    torch.manual_seed(1)
+    fresh, values = torch.randn(12, 4), torch.rand(12)
+    stored = fresh + 0.8 * torch.randn(12, 4)
+    recalls, shifts, value_shifts, ranks = [], [], [], []
+    for query in range(12):
+        others = [memory for memory in range(12) if memory != query]
+        order = {}
+        for name, keys in (("fresh", fresh), ("stored", stored)):
+            distances = {memory: float((fresh[query] - keys[memory]).norm()) for memory in others}
+            order[name] = sorted(others, key=distances.get)[:3]
+        recalls.append(len(set(order["fresh"]) & set(order["stored"])) / 3)
+        everything = torch.ones(1, 11, dtype=torch.bool)
+        weights = [kernel(fresh[query][None], keys[others][None], everything)[0] for keys in (fresh, stored)]
+        shifts.append(0.5 * sum(abs(float(left - right)) for left, right in zip(*weights, strict=True)))
+        estimates = [float(weight @ values[others]) for weight in weights]
+        value_shifts.append(abs(estimates[0] - estimates[1]))
+        mine = float((fresh[query] - stored[query]).norm())
+        ranks.append(1 / (1 + sum(float((fresh[query] - key).norm()) < mine for key in stored)))
+    found = compared(fresh, stored, values, kernel, neighbours=3)
+    assert found == pytest.approx(
+        {
+            "neighbour_recall": np.mean(recalls),
+            "kernel_shift": np.mean(shifts),
+            "value_shift": np.mean(value_shifts) / float(values.std()),
+            "self_rank": np.mean(ranks),
+        },
+        rel=1e-4,
+    )
+
+
+def test_nothing_is_stale_before_the_encoder_moves(parts):
+    encoder, _, raw, probe, _ = parts
+    found = probe.staleness(encoder, raw, CosineSoftmax(0.2), neighbours=5)
+    assert found["key_drift"] < 1e-6 and found["neighbour_recall"] == 1.0 and found["kernel_shift"] < 1e-5
+    assert found["self_rank"] == 1.0 and found["value_shift"] < 1e-5
+    move(encoder)
+    found = probe.staleness(encoder, raw, CosineSoftmax(0.2), neighbours=5)
+    assert found["key_drift"] > 0.05 and found["neighbour_recall"] < 1.0 and found["kernel_shift"] > 0.01
+    assert found["error_ratio"] < 1e-5, "true observations mend everything"
+    assert "error_ratio" not in probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)
+    assert probe.staleness(encoder, raw, CosineSoftmax(0.2), neighbours=11) == {}
+
+
+def test_the_error_ratio_tells_when_freshening_does_harm(parts):
+    encoder, _, raw, probe, _ = parts
+
+    class Wrong(Raw):
+        def recall(self, slots, keys):
+            return 1.0 - super().recall(slots, keys)
+
+    wrong = Wrong(COUNT, SHAPE)
+    wrong.load_state_dict(raw.state_dict())
+    move(encoder, 0.01)
+    assert probe.staleness(encoder, wrong, CosineSoftmax(0.2), neighbours=5)["error_ratio"] > 1.0
+
+
+def test_a_sweep_freshens_all_in_turn_within_its_budget(parts):
+    encoder, store, raw, probe, observations = parts
+    move(encoder)
+    with torch.no_grad():
+        fresh = encoder(observations / 255)
+    stale = store.keys.clone()
+    freshening = Freshening(store, encoder, raw, budget=15)
+    assert freshening.sweep() == 15
+    torch.testing.assert_close(store.keys[:15], fresh[:15])
+    assert torch.equal(store.keys[15:], stale[15:])
+    again = Freshening(store, encoder, raw, budget=15)
+    again.load_state_dict(freshening.state_dict())
+    assert again.sweep() + again.sweep() == 30
+    torch.testing.assert_close(store.keys, fresh)
+    assert probe.staleness(encoder, raw, CosineSoftmax(0.2), neighbours=5)["neighbour_recall"] == 1.0
+    with pytest.raises(ValueError, match="budget must be at least 1"):
+        Freshening(store, encoder, raw, budget=0)
+
+
+def test_only_what_is_trusted_is_freshened(parts):
+    encoder, store, raw, _, observations = parts
+    move(encoder)
+    with torch.no_grad():
+        fresh = encoder(observations / 255)
+    stale = store.keys.clone()
+    uncertainty = torch.arange(COUNT, 0.0, -1.0)
+    freshening = Freshening(store, encoder, raw, COUNT, lambda keys: uncertainty)
+    assert freshening.freshen(torch.arange(COUNT)) == COUNT // 2 + 0
+    torch.testing.assert_close(store.keys[COUNT // 2 :], fresh[COUNT // 2 :])
+    assert torch.equal(store.keys[: COUNT // 2], stale[: COUNT // 2])
+
+
+def test_a_probe_keeps_what_was_written_last(parts):
+    encoder, store, _, probe, _ = parts
+    newer = torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8)
+    numbers = np.arange(100, 104, dtype=np.uint64)
+    with torch.no_grad():
+        store.write(encoder(newer / 255), torch.rand(4), numbers, maximum, written_at=90)
+    slots = store.find(numbers)
+    probe.remember(slots, newer)
+    assert probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
+    twin = Probe(store, SHAPE, stride=2)
+    twin.load_state_dict(probe.state_dict())
+    assert twin.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
