@@ -36,7 +36,7 @@ def test_no_kill_costs_what_was_saved(kills: int, tmp_path: Path) -> None:
         while not list(tmp_path.glob("runs/*/checkpoints/latest")):
             time.sleep(0.05)
         # From the start of the process on: before, while and after it loads.
-        time.sleep(chance.uniform(0.0, 1.5))
+        time.sleep(chance.uniform(0.0, 2.0))
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         run = only_run(tmp_path / "runs")

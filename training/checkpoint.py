@@ -136,7 +136,7 @@ def load(folder: Path) -> tuple[int, dict[str, Any]]:
         CheckpointError: when there is none.
     """
     for _ in range(_ATTEMPTS):
-        paths = _saved(folder)
+        named, paths = _listed(folder)
         damages: list[str] = []
         for path in paths:
             try:
@@ -144,7 +144,7 @@ def load(folder: Path) -> tuple[int, dict[str, Any]]:
             except CheckpointError as error:
                 damages.append(str(error))
                 continue
-            for damage in [*_oddities(folder, paths, step), *damages]:
+            for damage in [*_oddities(folder, named, paths, step), *damages]:
                 warnings.warn(f"{damage}; falling back to {path}", stacklevel=2)
             return step, state
         if all(path.exists() for path in paths):
@@ -163,10 +163,9 @@ def set_aside_after(folder: Path, step: int) -> None:
             os.replace(path, path.with_name(f"set_aside_{path.name}_{os.getpid()}"))
 
 
-def _oddities(folder: Path, paths: list[Path], step: int) -> list[str]:
+def _oddities(folder: Path, named: int, paths: list[Path], step: int) -> list[str]:
     """What is not as a save leaves it."""
-    named = _named(folder)
-    if named > max(map(_step, paths)) or (named >= 0 and all(_step(path) != named for path in paths)):
+    if named >= 0 and all(_step(path) != named for path in paths):
         return [f"{folder / 'latest'} names step {named}, and there is none"]
     later = [path.name for path in paths if _step(path) > max(named, step)]
     return [f"{folder / 'latest'} names step {named}: {', '.join(later)} passed over"] if later and named >= 0 else []
@@ -209,15 +208,23 @@ def _step(path: Path) -> int:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """All checkpoints in the order to try them: the one `latest` names, then those before it, newest first.
+    """All checkpoints in the order to try them."""
+    return _listed(folder)[1]
 
-    Those of later steps come last: a run that fell back to an older checkpoint left them behind.
+
+def _listed(folder: Path) -> tuple[int, list[Path]]:
+    """The step that `latest` names, -1 if it names none, and all checkpoints in the order to try them.
+
+    First the one it names, then those before it, newest first. Those of later steps come last: a run that fell back to
+    an older checkpoint left them behind.
     """
-    paths = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
-    newest = _named(folder)
-    if all(_step(path) != newest for path in paths):
-        newest = max(map(_step, paths), default=-1)
-    return sorted(paths, key=lambda path: (_step(path) > newest, -_step(path), path.suffix))
+    while True:
+        named = _named(folder)
+        paths = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+        if _named(folder) == named:  # Else a save was completed in between.
+            break
+    newest = named if any(_step(path) == named for path in paths) else max(map(_step, paths), default=-1)
+    return named, sorted(paths, key=lambda path: (_step(path) > newest, -_step(path), path.suffix))
 
 
 def _named(folder: Path) -> int:
