@@ -14,7 +14,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,11 @@ LOOKS = {
     "DQN": ("#009E73", "-"),
     "random": ("#777777", ":"),
 }
-OTHER_LOOKS = [("#CC79A7", "-"), ("#56B4E9", "--"), ("#000000", "-."), ("#F0E442", "-")]
+OTHER_LOOKS = [
+    (colour, dash)
+    for dash in ("-", "--", ":")
+    for colour in ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Report:
     """Whether it stands beside Dopamine's agents in their first million frames."""
     by_machine: bool = False
     """Whether numbers from different machines are different things."""
+    by_variant: bool = False
+    """Whether all runs are of one agent, and variants are enough of a name."""
 
 
 REPORTS = {
@@ -91,6 +97,19 @@ REPORTS = {
             "memories",
         ),
         by_machine=True,
+    ),
+    "credit_assignment": Report(
+        (
+            "validation_accuracy",
+            "milliseconds_per_update",
+            "bytes_per_memory",
+            "key_drift",
+            "neighbour_recall",
+            "error_ratio",
+            "diverged",
+        ),
+        (Figure("validation_accuracy", "Validation accuracy"),),
+        by_variant=True,
     ),
     "checkpoint_cost": Report(
         ("stall_seconds", "save_seconds", "extra_peak_megabytes", "megabytes_on_disk"), by_machine=True
@@ -123,7 +142,7 @@ def table(rows: Sequence[Row], report: Report) -> str:
     """A Markdown table of what the runs came to: the last row of each metric of each run, over all seeds."""
     finals: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in sorted(rows, key=lambda row: row.steps):
-        finals[row.world, _name(row, report.by_machine)][row.metric][row.seed] = row.value
+        finals[row.world, _name(row, report)][row.metric][row.seed] = row.value
     lines = [["world", "agent", *(_heading(metric) for metric in report.metrics), "seeds"]]
     lines.append(["---"] * 2 + ["---:"] * (len(report.metrics) + 1))
     for world in sorted({world for world, _ in finals}):
@@ -172,7 +191,7 @@ def dopamine(game: str) -> list[tuple[str, float, float, float, int]]:
     ]
 
 
-def draw(rows: Sequence[Row], figure: Figure, with_dopamine: bool, path: Path) -> None:
+def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> None:
     """Curves of a metric over a run, a panel for each world: the mean over seeds, from the worst seed to the best."""
     # Only figures need it, and it costs a second to import.
     import matplotlib
@@ -180,6 +199,7 @@ def draw(rows: Sequence[Row], figure: Figure, with_dopamine: bool, path: Path) -
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    curves_of = replace(report, by_machine=False)
     rows = [row for row in rows if row.metric == figure.metric]
     worlds = sorted({row.world for row in rows})
     columns = min(3, len(worlds))
@@ -189,16 +209,16 @@ def draw(rows: Sequence[Row], figure: Figure, with_dopamine: bool, path: Path) -
     )
     for panel, world in zip(panels.flat, worlds, strict=False):
         here = [row for row in rows if row.world == world]
-        names = sorted({_name(row) for row in here}, key=_rank)
+        names = sorted({_name(row, curves_of) for row in here}, key=_rank)
         for name in names:
-            steps, curves = _curves([row for row in here if _name(row) == name])
+            steps, curves = _curves([row for row in here if _name(row, curves_of) == name])
             colour, dash = _look(name, names)
             x = steps * figure.frames_per_step / 1000
             panel.plot(x, np.nanmean(curves, axis=0), color=colour, linestyle=dash, linewidth=1.8, label=name)
             panel.fill_between(
                 x, np.nanmin(curves, axis=0), np.nanmax(curves, axis=0), color=colour, alpha=0.18, linewidth=0
             )
-        if with_dopamine and figure.metric == "return":
+        if report.dopamine and figure.metric == "return":
             for (agent, mean, *_), dash in zip(dopamine(world), ("--", ":"), strict=False):
                 label = f"Dopamine's {agent}, mean of 1M frames"
                 panel.axhline(mean, color="black", linestyle=dash, linewidth=1, label=label)
@@ -235,9 +255,9 @@ def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), curves
 
 
-def _name(row: Row, by_machine: bool = False) -> str:
-    agent = row.agent if row.agent == "random" else row.agent.upper()
-    return " ".join(filter(None, [agent, row.variant, f"({row.machine})" if by_machine else ""]))
+def _name(row: Row, report: Report) -> str:
+    agent = "" if report.by_variant else row.agent if row.agent == "random" else row.agent.upper()
+    return " ".join(filter(None, [agent, row.variant, f"({row.machine})" if report.by_machine else ""]))
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -275,7 +295,7 @@ def main() -> None:
             if not any(row.metric == figure.metric for row in rows):
                 continue
             path = options.folder / f"{experiment}{figure.suffix}.png"
-            draw(rows, figure, report.dopamine, path)
+            draw(rows, figure, report, path)
             print(path)
         text = table(rows, report)
         for page in options.pages:
