@@ -17,7 +17,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,16 +25,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from imageio.v2 import get_writer
+from imageio.v2 import get_reader, get_writer
 from pydantic import BaseModel, ConfigDict, Field
 
 import envs
 from agents import Agent
 from envs import WorldConfig
-from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring
+from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
-from training.evaluation import Watch, play_games
+from training.evaluation import play_games
 from training.options import options_of
 from training.run_directory import RunDirectory, write_json
 from training.seeding import generators
@@ -116,40 +116,62 @@ def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[
     return step, agent
 
 
-@contextlib.contextmanager
-def filming(path: Path, env: WorldConfig, seed: int) -> Iterator[Watch]:
-    """Make a video of the first game, by playing it along in a second environment that shows true colours.
+class Film:
+    """A video of the first game, made by playing it along in a second environment that shows true colours.
 
-    The file is H.264 and comes into its place when it is whole.
+    The file is H.264 and comes into its place when it is whole. A disk that fills costs the video, not the scores.
 
     Raises:
-        UsageError: if it cannot be written, before any game is played.
+        UsageError: if the file cannot be written, before any game is played.
     """
-    if path.suffix != ".mp4" or path.is_dir():
-        raise UsageError(f"--video: should be a file whose name ends in .mp4 (got {str(path)!r})")
-    unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
-    try:
-        unfinished.touch()
-    except OSError as error:
-        raise UsageError(f"--video: {path} cannot be written: {error.strerror}") from error
-    screens = envs.screens(env)
-    speed = 60 / env.frame_skip if env.name == "atari" else PICTURES_PER_SECOND
-    # Sizes must be even for this pixel format, which is the one that every player knows.
-    writer = get_writer(unfinished, fps=speed, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=2)
 
-    def watch(game: int, action: int) -> None:
+    def __init__(self, path: Path, env: WorldConfig, seed: int) -> None:
+        if path.suffix != ".mp4" or path.is_dir():
+            raise UsageError(f"--video: should be a file whose name ends in .mp4 (got {str(path)!r})")
+        self._path = path
+        self._unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
+        try:
+            self._unfinished.touch()
+        except OSError as error:
+            raise UsageError(f"--video: {path} cannot be written: {error.strerror}") from error
+        self._screens = envs.screens(env)
+        speed = 60 / env.frame_skip if env.name == "atari" else PICTURES_PER_SECOND
+        # Sizes must be even for this pixel format, which is the one that every player knows.
+        self._writer = get_writer(
+            self._unfinished, fps=speed, codec="libx264", quality=8, pixelformat="yuv420p", macro_block_size=2
+        )
+        self._failure: Exception | None = None
+        self._attempt(lambda: self._writer.append_data(self._screens.reset(seed)))
+
+    def watch(self, game: int, action: int) -> None:
+        """Take in an action of a game; for `play_games`."""
         if game == 0:
-            writer.append_data(screens.step(action))
+            picture = self._screens.step(action)
+            self._attempt(lambda: self._writer.append_data(picture))
 
-    try:
-        writer.append_data(screens.reset(seed))
-        yield watch
-        writer.close()
-        os.replace(unfinished, path)
-    finally:
-        writer.close()
-        screens.close()
-        unfinished.unlink(missing_ok=True)
+    def finish(self) -> bool:
+        """Put the video in its place; whether there is one."""
+        self._attempt(self._writer.close)
+        # The encoder is a process of its own, and does not tell how it ended.
+        self._attempt(lambda: get_reader(self._unfinished).close())
+        self._attempt(lambda: os.replace(self._unfinished, self._path))
+        if self._failure is not None:
+            warn(f"there is no video: {' '.join(str(self._failure).split())[:200]}")
+        return self._failure is None
+
+    def close(self) -> None:
+        """Let everything go; what was not finished is removed."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        self._screens.close()
+        self._unfinished.unlink(missing_ok=True)
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        if self._failure is None:
+            try:
+                write()
+            except (OSError, RuntimeError) as error:
+                self._failure = error
 
 
 def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dict[str, float | None]:
@@ -187,8 +209,10 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
             raise UsageError(f"{run.evaluations} cannot be made: {error.strerror}") from error
         print(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
         print(f"{'protocol':<20}{describe(env, options)}", flush=True)
-        with filming(options.video, env, int(seeds[0])) if options.video else contextlib.nullcontext() as watch:
-            episodes = play_games(agent, world, seeds, options.epsilon, watch)
+        film = Film(options.video, env, int(seeds[0])) if options.video else None
+        with contextlib.closing(film) if film else contextlib.nullcontext():
+            episodes = play_games(agent, world, seeds, options.epsilon, film.watch if film else None)
+            has_video = film is not None and film.finish()
     seconds = time.perf_counter() - started
 
     result = summary(config, env, np.array([episode.episode_return for episode in episodes]))
@@ -204,12 +228,15 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         "game_seeds": seeds.tolist(),
         "seconds": seconds,
     }
-    write_json(path, evaluation)
+    try:
+        write_json(path, evaluation)
+    except OSError as error:
+        warn(f"the scores could not be written: {error}")
     for name, value in result.items():
         if value is not None:
             print(f"{name.replace('_', ' '):<20}{value:,.6g}")
     print(f"{'scores':<20}{path}")
-    if options.video:
+    if has_video:
         print(f"{'video':<20}{options.video}")
     return path
 

@@ -20,6 +20,7 @@ from programs import complaint, only_run, run
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import evaluate
 import train
 from agents import NonFiniteError
 from agents.dqn import DQN
@@ -176,6 +177,17 @@ def test_a_disk_that_fills_does_not_end_the_run(tmp_path, capsys):
         assert board.Scalars("charts/episodes")[-1].step == 600
         assert checkpoint.load(directory / "checkpoints")[0] == 600
         assert (directory / "result.json").exists()
+
+
+def test_a_disk_that_fills_costs_the_video_and_not_the_scores(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "random", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    with small_disk(tmp_path / "disk", 4) as disk:
+        run(evaluate.main, directory, "--games", 3, "--video", disk / "game.mp4")
+        assert not list(disk.iterdir())
+    output = capsys.readouterr()
+    assert "warning: there is no video: " in output.err and "mean" in output.out and "video" not in output.out
+    assert len(list((directory / "evaluations").iterdir())) == 1
 
 
 def test_a_run_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys):
