@@ -74,14 +74,15 @@ class WorkerWorld(World):
             count = int(mask[share].sum())
             asked.append(("reset", mask[share], seeds[:count]) if count else ("look",))
             seeds = seeds[count:]
+        self._cut_off &= ~mask
         replies = self._ask_all(asked)
         for index, share in enumerate(self._slices):
-            if lost := replies[index] is None:
+            if replies[index] is None:
                 self._cut_off[share] = ~mask[share]
             while replies[index] is None:
                 # The new episodes are begun again; a process that was not asked for any goes on with the next step.
                 replies[index] = self._ask_all([asked[index]], [index])[0]
-            if lost:
+            if self._cut_off[share].any():
                 replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
         observations, infos = self._joined(replies)
         if "life_lost" in infos:
@@ -145,7 +146,8 @@ class WorkerWorld(World):
                 self._restarts += 1
                 if self._restarts > MOST_RESTARTS:
                     raise RuntimeError(f"{self._restarts} environment processes were lost, the last: {loss}") from None
-                print(f"warning: {loss}; started again, its episodes are truncated", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):
+                    print(f"warning: {loss}; started again, its episodes are truncated", file=sys.stderr, flush=True)
                 worker.start()
                 replies.append(None)
         return replies
