@@ -279,7 +279,7 @@ def _heading(metric: str) -> str:
 
 def _number(number: float, scale: float) -> str:
     """A number with as many decimals as suit one of the size of `scale`."""
-    decimals = next((places for places, least in enumerate((100, 10, 0.1)) if abs(scale) >= least), 3)
+    decimals = next((places for places, least in enumerate((100, 10, 0.1)) if abs(scale) >= least), 3 if scale else 0)
     return f"{number:,.{decimals}f}"
 
 
