@@ -32,7 +32,7 @@ from memory.episodic.reinstated import (
     SyntheticGradient,
     TrainableKeys,
 )
-from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
+from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder, scaled
 from memory.episodic.staleness import Probe
 
 _PROBED = 500
@@ -214,7 +214,7 @@ class MemoryClassifier:
     def _remember(self, observations: Tensor, labels: Tensor) -> Metrics:
         metrics = {}
         share = self.config.reconstruction_share
-        keys = self.encoder(_scaled(observations))
+        keys = self.encoder(scaled(observations))
         for_decoder = keys.detach() if share == 0 else keys.detach() + share * (keys - keys.detach())
         error = self.reinstatement.learn(for_decoder, observations)
         if error is not None:
@@ -231,14 +231,10 @@ class MemoryClassifier:
 
     @torch.no_grad()
     def _embed(self, observations: Tensor) -> Tensor:
-        return self.encoder(_scaled(observations))
+        return self.encoder(scaled(observations))
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         return functional.one_hot(labels.to(torch.int64), self.num_classes).to(torch.float32)
-
-
-def _scaled(observations: Tensor) -> Tensor:
-    return observations.to(torch.float32) / 255.0
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from memory.episodic.reinstatement import Reinstatement
+from memory.episodic.reinstatement import Reinstatement, scaled
 from memory.episodic.store import Store
 
 
@@ -152,7 +152,7 @@ class Backpropagation(Frozen):
     def _pass(self, weights: dict[str, Tensor], observations: Tensor) -> None:
         """Make the pass of the next number, and keep it."""
         weights = {name: weight.requires_grad_() for name, weight in weights.items()}
-        keys = functional_call(self._encoder, weights, observations.to(torch.float32) / 255.0)
+        keys = functional_call(self._encoder, weights, scaled(observations))
         self._passes[self._next] = weights, observations, keys
 
 
@@ -243,7 +243,7 @@ class SyntheticGradient(Frozen):
 
     def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
         self._context[slots] = context[:, : self._context.shape[1]]
-        keys = self._encoder(observations.to(torch.float32) / 255.0)
+        keys = self._encoder(scaled(observations))
         with torch.no_grad():
             foretold = self._model(torch.cat([keys, self._context[slots]], dim=1))
         keys.backward(foretold * (self._unit() * self._uses))

@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def scaled(observations: Tensor) -> Tensor:
+    """Observations uint8 as encoders take them: float32 from 0 to 1."""
+    return observations.to(torch.float32).div_(255.0)
+
+
 class Reinstatement(Protocol):
     """A way from memories back to observations."""
 
@@ -57,7 +62,7 @@ class Raw:
         self._filled = max(self._filled, int(slots.max()) + 1)
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
-        return self._observations[slots].to(torch.float32).div_(255.0)
+        return scaled(self._observations[slots])
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         return None
@@ -131,7 +136,7 @@ class Lossless:
         for row, slot in enumerate(slots.tolist()):
             decompressor = self._decompressors[int(self._made_with[slot])]
             content[row] = np.frombuffer(decompressor.decompress(self._frames[slot], max_output_size=size), np.uint8)
-        return torch.from_numpy(content).view(-1, *self._shape).to(torch.float32).div_(255.0)
+        return scaled(torch.from_numpy(content).view(-1, *self._shape))
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         return None
@@ -221,7 +226,7 @@ class Autoencoder:
             return self.decoder(keys).sigmoid().view(-1, *self._shape)
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
-        pixels = observations.flatten(1).to(torch.float32) / 255.0
+        pixels = scaled(observations.flatten(1))
         loss = self._loss(keys, pixels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

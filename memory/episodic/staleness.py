@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.reinstatement import Reinstatement
+from memory.episodic.reinstatement import Reinstatement, scaled
 from memory.episodic.store import Store
 
 
@@ -55,7 +55,7 @@ class Probe:
         if len(slots) < 2 * neighbours:
             return {}
         stored, values = self._store.keys[slots], self._store.values[slots]
-        fresh = encoder(self._observations[: len(slots)].to(torch.float32) / 255.0)
+        fresh = encoder(scaled(self._observations[: len(slots)]))
         drift = (fresh - stored).norm(dim=1)
         apart = torch.pdist(fresh).median().clamp_min(1e-12)
         older = self._store.written_at[slots] <= self._store.written_at[slots].median()

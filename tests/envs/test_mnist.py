@@ -11,11 +11,7 @@ import pytest
 
 import envs
 from envs.mnist import DATA_VARIABLE, MNISTConfig, load_images
-
-
-def idx(array: np.ndarray) -> bytes:
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
-    return header + array.astype(np.uint8).tobytes()
+from tests.digits import idx
 
 
 @pytest.fixture(scope="module")
