@@ -205,8 +205,8 @@ def warn(message: str) -> None:
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def make_session(config: RunConfig) -> tuple[TrainingLoop, Tally]:
-    """Build all that a run needs but its directory.
+def make_loop(config: RunConfig) -> tuple[TrainingLoop, Tally]:
+    """Build the loop of a run, with agent and world, and its tally.
 
     Raises:
         UsageError: if world or agent cannot be built.
@@ -260,7 +260,7 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
 def start(config: RunConfig, name: str) -> None:
     """Do a new run."""
     with StopRequest() as stop:
-        loop, tally = make_session(config)
+        loop, tally = make_loop(config)
         options = config.model_dump(mode="json")
         try:
             run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", options, sys.argv)
@@ -308,7 +308,7 @@ def resume(path: Path, arguments: list[str]) -> None:
         is_done = step >= config.steps
         if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
-        loop, tally = make_session(config)
+        loop, tally = make_loop(config)
         session = Session(run, loop, tally, identity(config), warn)
         with restoring(run):
             session.load_state_dict(state)

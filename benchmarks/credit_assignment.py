@@ -30,8 +30,8 @@ from agents.agent import NonFiniteError
 from agents.memory_classifier import MemoryClassifier
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.runner import CommonOptions, Preset, do_missing, known_runs, name_of, prepare
-from benchmarks.workers import Job, Report
+from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
+from benchmarks.workers import Report
 from envs.mnist import MNISTConfig, load_images
 from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError, guarded, parse_overrides
@@ -144,7 +144,6 @@ def main() -> None:
     options = parse_overrides(default, sys.argv[1:], "benchmarks.credit_assignment", __doc__)
     if unknown := set(options.variants) - VARIANTS.keys():
         raise UsageError(f"--variants: no {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
-    known = known_runs(options.out)
     runs = [
         Run(config, replace(blank, variant=variant), options.updates_per_row, options.out)
         for seed in options.seeds
@@ -153,12 +152,7 @@ def main() -> None:
             options, [Preset("mnist_memory_classifier", VARIANTS[variant])], seed, options.updates * IMAGES
         )
     ]
-    jobs = [
-        Job(name_of(run.blank), run.config.steps, record, (run,))
-        for run in runs
-        if known.get(run.blank.run(), 0) < run.config.steps
-    ]
-    do_missing(jobs, len(runs), options.out, options.jobs, "benchmarks.runner")
+    do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, "benchmarks.runner")
 
 
 if __name__ == "__main__":

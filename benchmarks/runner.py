@@ -17,11 +17,11 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -102,18 +102,12 @@ class Run:
 
 def benchmark(options: Options, presets: Sequence[Preset]) -> None:
     """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed."""
-    known = known_runs(options.out)
     runs = [
         Run(config, blank, options.steps_per_row, options.eval_games, options.out)
         for seed in options.seeds
         for config, blank in prepare(options, presets, seed, options.steps)
     ]
-    jobs = [
-        Job(name_of(run.blank), run.config.steps, record, (run,))
-        for run in runs
-        if known.get(run.blank.run(), 0) < run.config.steps
-    ]
-    do_missing(jobs, len(runs), options.out, options.jobs, __name__)
+    do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, __name__)
 
 
 def record(report: Report, run: Run) -> None:
@@ -223,6 +217,28 @@ def known_runs(path: Path, columns: Sequence[str] = results.RUN) -> dict[tuple[s
         return results.done(path, columns)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+class Planned(Protocol):
+    """A run that a benchmark may have to do, as its worker gets it."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+    @property
+    def blank(self) -> Row: ...
+
+
+def missing(
+    runs: Sequence[Planned], record: Callable[..., None], out: Path, columns: Sequence[str] = results.RUN
+) -> list[Job]:
+    """A job that calls `record(report, run)` for each run that a table does not hold to its last step."""
+    known = known_runs(out, columns)
+    return [
+        Job(name_of(run.blank), run.config.steps, record, (run,))
+        for run in runs
+        if known.get(run.blank.run(columns), 0) < run.config.steps
+    ]
 
 
 def do_missing(jobs: Sequence[Job], total: int, out: Path, processes: int, preload: str) -> None:

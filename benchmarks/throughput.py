@@ -43,8 +43,8 @@ from agents.nec import NEC
 from agents.replay import Replay
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.runner import CommonOptions, Preset, do_missing, known_runs, name_of, peak_megabytes, prepare
-from benchmarks.workers import Job, Report
+from benchmarks.runner import CommonOptions, Preset, do_missing, missing, peak_megabytes, prepare
+from benchmarks.workers import Report
 from envs.world import World
 from memory.episodic import EpisodicMemory
 from train import RunConfig, make_agent, make_world
@@ -187,15 +187,9 @@ def main() -> None:
     options = parse_overrides(default, sys.argv[1:], "benchmarks.throughput", __doc__)
     if options.last <= options.first:
         raise UsageError(f"--last must be more than --first, {options.first}, not {options.last}")
-    known = known_runs(options.out, RUN)
     measurements = list(_measurements(options))
-    jobs = [
-        Job(name_of(one.blank), one.config.steps, record, (one,))
-        for one in measurements
-        if known.get(one.blank.run(RUN), 0) < one.config.steps
-    ]
     # One at a time: what runs beside a measurement slows it down.
-    do_missing(jobs, len(measurements), options.out, 1, "benchmarks.runner")
+    do_missing(missing(measurements, record, options.out, RUN), len(measurements), options.out, 1, "benchmarks.runner")
 
 
 if __name__ == "__main__":
