@@ -6,8 +6,7 @@ its own. No gradient goes through its own embedding: whatever is learned is lear
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 from agents.finite import check_finite
 from agents.optimisers import load_optimiser
 from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.drift import DriftPenalty
 from memory.episodic.freshening import Freshening
 from memory.episodic.reinstated import (
     Approximate,
@@ -28,15 +28,19 @@ from memory.episodic.reinstated import (
     Exact,
     Frozen,
     Hybrid,
-    Sampled,
+    Sample,
     SyntheticGradient,
     TrainableKeys,
+    scale_gradient,
 )
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder, scaled
 from memory.episodic.staleness import Probe
 
 _PROBED = 500
 """Memories whose true observations are kept to measure staleness on."""
+
+_DRIFT_UPDATES = 100
+"""Of the running mean that the drift penalty holds on to: two thirds of a memory's life in the paper's setting."""
 
 CreditName = Literal["frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid"]
 
@@ -68,8 +72,12 @@ class MemoryClassifierConfig(BaseModel):
     """Approximate: least cosine of stored and fresh embedding at which a memory gets credit; -1: always."""
     label_conditioned: bool = True
     """Synthetic: whether the gradient is foretold from the label too."""
-    synthetic_uses: float = Field(1.0, gt=0.0)
-    """Synthetic: updates whose gradients are foretold at once; about capacity / num_envs in a memory's life."""
+    synthetic_learning_rate: float = Field(1e-4, gt=0.0)
+    """Synthetic: Adam's, of the network that foretells."""
+    drift_penalty: float = Field(0.0, ge=0.0)
+    """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates; the paper: none."""
+    pretraining: int = Field(0, ge=0)
+    """Updates at the start in which the encoder stands still and the decoder learns ten times as fast."""
     reconstruction_share: float = Field(0.0, ge=0.0)
     """How much of the reconstruction error reaches the encoder; the paper: nothing."""
     freshening: Literal["none", "recall", "sweep"] = "none"
@@ -100,6 +108,8 @@ class MemoryClassifier:
         optimiser: torch.optim.Optimizer,
         store: Store,
         credit: Credit,
+        sample: Sample,
+        drift_penalty: DriftPenalty,
         reinstatement: Reinstatement,
         freshening: Freshening,
         probe: Probe,
@@ -111,6 +121,8 @@ class MemoryClassifier:
         self.optimiser = optimiser
         self.store = store
         self.credit = credit
+        self.sample = sample
+        self.drift_penalty = drift_penalty
         self.reinstatement = reinstatement
         self.freshening = freshening
         self.probe = probe
@@ -125,7 +137,8 @@ class MemoryClassifier:
     def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
         if not len(self.store):
             return self.rng.integers(0, self.num_classes, len(observations))
-        chances = self.class_probabilities(self._embed(torch.from_numpy(observations)))
+        with torch.no_grad():
+            chances = self.class_probabilities(self.encoder(scaled(torch.from_numpy(observations))))
         return chances.argmax(dim=1).numpy()
 
     def observe(self, transition: Transition) -> None:
@@ -142,11 +155,17 @@ class MemoryClassifier:
         (observations, labels), self._revealed = self._revealed, None
         metrics = {"charts/accuracy": self._accuracy}
         self.optimiser.zero_grad(set_to_none=True)
-        if len(self.store):
-            metrics["losses/classification"] = self._assign_credit(observations, labels)
-        metrics |= self._remember(observations, labels)
-        # Synthetic gradients arrive with the write.
-        if any(parameter.grad is not None for parameter in self.encoder.parameters()):
+        embedded = self.encoder(scaled(observations))
+        # What an image's own embedding is asked for, as a memory-to-be, gathers on a leaf and goes back at once.
+        keys = embedded.detach().requires_grad_()
+        if len(self.store) and self.updates >= self.config.pretraining:
+            metrics["losses/classification"] = self._assign_credit(keys.detach(), labels)
+        metrics |= self._remember(observations, keys, labels)
+        if keys.grad is not None:
+            embedded.backward(keys.grad)
+        gradients = [parameter.grad for parameter in self.encoder.parameters()]
+        check_finite(embedded.detach().sum(), gradients, {"observations": observations, "labels": labels})
+        if self.updates >= self.config.pretraining and any(gradient is not None for gradient in gradients):
             self.optimiser.step()
         self.updates += 1
         if self.config.freshening == "sweep":
@@ -176,6 +195,8 @@ class MemoryClassifier:
             "optimiser": self.optimiser.state_dict(),
             "store": self.store.state_dict(),
             "credit": self.credit.state_dict(),
+            "sample": self.sample.state_dict(),
+            "drift_penalty": self.drift_penalty.state_dict(),
             "reinstatement": self.reinstatement.state_dict(),
             "freshening": self.freshening.state_dict(),
             "probe": self.probe.state_dict(),
@@ -189,49 +210,47 @@ class MemoryClassifier:
         self.store.load_state_dict(state["store"])
         self.reinstatement.load_state_dict(state["reinstatement"])
         self.credit.load_state_dict(state["credit"])
+        self.sample.load_state_dict(state["sample"])
+        self.drift_penalty.load_state_dict(state["drift_penalty"])
         self.freshening.load_state_dict(state["freshening"])
         self.probe.load_state_dict(state["probe"])
 
-    def _assign_credit(self, observations: Tensor, labels: Tensor) -> float:
+    def _assign_credit(self, queries: Tensor, labels: Tensor) -> float:
         """The gradient of the loss of this batch, through the memories alone; returns the loss."""
-        queries = self._embed(observations)
-        recall = self.store.read_all(queries, self.kernel)
-        slots = recall.indices[0]
-        keys = self.credit.attach(slots, recall.keys[0])
-        recall = replace(recall, keys=keys[None], weights=self.kernel(queries, keys[None], recall.valid[:1]))
-        chances = recall.weights @ self._one_hot(recall.values[0])
+        stored = self.store.keys
+        slots, counts_for = self.sample.draw(len(stored))
+        keys = self.credit.attach(slots, stored[slots])
+        similarities = self.kernel.similarities(queries, scale_gradient(keys, counts_for))
+        if len(slots) < len(stored):
+            similarities = self.kernel.similarities(queries, stored).index_copy(1, slots, similarities)
+        chances = self.kernel.weights(similarities) @ self._one_hot(self.store.values)
         # A class that no memory speaks for has no chance, and its logarithm no gradient.
         loss = functional.nll_loss(chances.clamp_min(1e-6).log(), labels)
         if keys.requires_grad:
             loss.backward()
             self.credit.settle()
-        gradients = (parameter.grad for parameter in self.encoder.parameters())
-        check_finite(loss.detach(), gradients, {"observations": observations, "labels": labels})
         if self.config.freshening == "recall":
             self.freshening.freshen(slots)
         return loss.item()
 
-    def _remember(self, observations: Tensor, labels: Tensor) -> Metrics:
+    def _remember(self, observations: Tensor, keys: Tensor, labels: Tensor) -> Metrics:
+        """Store the images, and have decoder, credit and penalty add what they ask of their keys' gradient."""
         metrics = {}
         share = self.config.reconstruction_share
-        keys = self.encoder(scaled(observations))
-        for_decoder = keys.detach() if share == 0 else keys.detach() + share * (keys - keys.detach())
-        error = self.reinstatement.learn(for_decoder, observations)
+        error = self.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
             metrics["losses/reconstruction"] = error
-        keys = keys.detach()
         # Every write is a memory of its own, also of an image that came before.
         numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
-        self.store.write(keys, labels.to(torch.float32), numbers, maximum, written_at=self.step)
+        self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
         slots = self.store.find(numbers)
         self.reinstatement.remember(slots, observations)
         self.probe.remember(slots, observations)
-        self.credit.remember(slots, observations, self._one_hot(labels))
+        self.credit.remember(slots, observations, keys, self._one_hot(labels))
+        drift = self.drift_penalty.penalise(scaled(observations), keys)
+        if drift is not None:
+            metrics["losses/drift"] = drift
         return metrics
-
-    @torch.no_grad()
-    def _embed(self, observations: Tensor) -> Tensor:
-        return self.encoder(scaled(observations))
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         return functional.one_hot(labels.to(torch.int64), self.num_classes).to(torch.float32)
@@ -250,16 +269,15 @@ def make_memory_classifier(
     store = Store(config.capacity, config.key_size, eviction="fifo")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
 
-    def adam(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=config.learning_rate)
-
-    reinstatement = _reinstatement(config, world.observation_shape, adam, generator)
+    reinstatement = _reinstatement(config, world.observation_shape, generator)
     trusted = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
     return MemoryClassifier(
         encoder,
-        adam(encoder.parameters()),
+        torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         store,
-        _credit(config, encoder, store, reinstatement, world.num_actions, adam, generator),
+        _credit(config, encoder, store, reinstatement, world.num_actions),
+        Sample(config.sampled, generator),
+        DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES),
         reinstatement,
         Freshening(store, encoder, reinstatement, config.freshened, trusted if config.freshen_trusted else None),
         Probe(store, world.observation_shape, max(1, config.capacity // _PROBED)),
@@ -269,21 +287,19 @@ def make_memory_classifier(
     )
 
 
-def _reinstatement(
-    config: MemoryClassifierConfig,
-    shape: tuple[int, ...],
-    adam: Callable[[Any], torch.optim.Optimizer],
-    generator: torch.Generator,
-) -> Reinstatement:
+def _reinstatement(config: MemoryClassifierConfig, shape: tuple[int, ...], generator: torch.Generator) -> Reinstatement:
     if config.reinstatement == "raw":
         return Raw(config.capacity, shape)
     if config.reinstatement == "lossless":
         return Lossless(config.capacity, shape)
     decoder = _layers(config.key_size, config.hidden, int(np.prod(shape)))
+    make_optimiser = partial(torch.optim.Adam, lr=config.learning_rate)
     if config.reinstatement == "autoencoder":
-        return Autoencoder(decoder, shape, adam)
+        return Autoencoder(decoder, shape, make_optimiser, config.pretraining)
     log_variance = _layers(config.key_size, config.hidden, config.key_size)
-    return VariationalAutoencoder(decoder, log_variance, shape, adam, generator)
+    return VariationalAutoencoder(
+        decoder, log_variance, shape, make_optimiser, generator, pretraining=config.pretraining
+    )
 
 
 def _credit(
@@ -292,8 +308,6 @@ def _credit(
     store: Store,
     reinstatement: Reinstatement,
     num_classes: int,
-    adam: Callable[[Any], torch.optim.Optimizer],
-    generator: torch.Generator,
 ) -> Credit:
     if config.credit == "frozen":
         return Frozen()
@@ -301,19 +315,15 @@ def _credit(
         return TrainableKeys(store, config.learning_rate)
     if config.credit == "backpropagation":
         return Backpropagation(encoder, config.capacity)
+    if config.credit == "exact":
+        return Exact(encoder, reinstatement)
+    if config.credit == "approximate":
+        return Approximate(encoder, reinstatement, config.trust)
     context = num_classes if config.label_conditioned else 0
     model = _layers(config.key_size + context, config.hidden, config.key_size)
     # It foretells nothing before it has learned something.
     nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
     nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
-    synthetic = SyntheticGradient(
-        encoder, model, adam(model.parameters()), config.capacity, context, config.synthetic_uses
-    )
-    if config.credit == "synthetic":
-        return synthetic
-    reinstating: Credit = Exact(encoder, reinstatement)
-    if config.credit == "approximate":
-        reinstating = Approximate(encoder, reinstatement, config.trust)
-    if config.sampled:
-        reinstating = Sampled(reinstating, config.sampled, generator)
-    return Hybrid(reinstating, synthetic) if config.credit == "hybrid" else reinstating
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.synthetic_learning_rate)
+    synthetic = SyntheticGradient(model, optimiser, config.capacity, context)
+    return synthetic if config.credit == "synthetic" else Hybrid(Exact(encoder, reinstatement), synthetic)

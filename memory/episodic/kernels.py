@@ -48,10 +48,19 @@ class CosineSoftmax:
 
     def __call__(self, queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
         if len(keys) == 1:
-            similarities = functional.normalize(queries, dim=1) @ functional.normalize(keys[0], dim=1).T
+            similarities = self.similarities(queries, keys[0])
         else:
             similarities = functional.cosine_similarity(queries[:, None], keys, dim=2)
-        return torch.softmax((similarities / self.temperature).masked_fill(~valid, -torch.inf), dim=1)
+        return self.weights(similarities.masked_fill(~valid, -torch.inf))
+
+    def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Cosines of queries `[batch, key_size]` and the keys of all of them `[n, key_size]`: `[batch, n]`."""
+        # Dividing the product is several times cheaper than normalising thousands of keys before it.
+        return functional.normalize(queries, dim=1) @ keys.T / keys.norm(dim=1).clamp_min(1e-12)
+
+    def weights(self, similarities: Tensor) -> Tensor:
+        """What similarities `[batch, n]` weigh; -inf weighs nothing."""
+        return torch.softmax(similarities / self.temperature, dim=1)
 
 
 class UniformMean:

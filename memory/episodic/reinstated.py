@@ -6,8 +6,8 @@ inferred with; their gradient is what the encoder learns from. The order of an u
     keys = credit.attach(slots, stored)      infer with them, and take the loss's gradient
     loss.backward()
     credit.settle()                          what is due after the backward pass
-    credit.remember(slots, observations, context)     of the memories written now
-    optimiser.step()                         of the encoder: remember may have added to its gradients
+    credit.remember(slots, observations, keys, context)   of the memories written now: it may add to their gradient
+    optimiser.step()                         of the encoder
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class Credit(Protocol):
         """Follow the gradients of the keys last attached, where that is not done by the backward pass itself."""
         ...
 
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
-        """Memories are being written to `slots`: their observations uint8 `[n, *shape]`, their context `[n, any]`.
+    def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
+        """Memories are being written to `slots`: observations uint8 `[n, *shape]`, keys `[n, key_size]`.
 
-        The context is what else is known of a memory when it is written, such as its label.
+        The keys are a leaf whose gradient reaches the encoder. The context `[n, any]` is what else is known of a memory
+        when it is written, such as its label.
         """
         ...
 
@@ -59,7 +60,7 @@ class Frozen:
     def settle(self) -> None:
         pass
 
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+    def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Backpropagation(Frozen):
                 parameter = parameters[name]
                 parameter.grad = one if parameter.grad is None else parameter.grad + one
 
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+    def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
         parameters = self._encoder.named_parameters()
         self._pass({name: parameter.detach().clone() for name, parameter in parameters}, observations)
         self._pass_of[slots], self._row_of[slots] = self._next, torch.arange(len(slots))
@@ -193,32 +194,22 @@ class Approximate(Exact):
 class SyntheticGradient(Frozen):
     """A network foretells, when a memory is written, the gradient it will get while it lives (Jaderberg et al. 2016).
 
-    It learns from the gradients that memories do get. These are many orders smaller than one, so it foretells them in
-    units of their running size, and a memory's whole life at once: the sum over `uses` updates.
+    It learns from the gradients that memories do get. These shrink with the number of memories that share a loss, and
+    with the size of keys, so it is given keys of one size and foretells gradients times the number of memories, in
+    units of their running size. A memory of `n`, of which `b` are written at a time, lives for `n / b` updates: summed
+    over its life, and over the `b` written with it, that is the mean of what is foretold.
 
     Args:
-        encoder: from observations float32 `[n, *shape]` to keys.
         model: from keys and context side by side `[n, key_size + context]` to gradients `[n, key_size]`.
         optimiser: of the model.
         capacity: memories.
         context_size: 0 leaves the context out.
-        uses: updates in which a memory is recalled before it is gone.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        model: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        capacity: int,
-        context_size: int,
-        uses: float,
-    ) -> None:
-        self._encoder = encoder
+    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, capacity: int, context_size: int) -> None:
         self._model = model
         self._optimiser = optimiser
         self._context = torch.zeros(capacity, context_size)
-        self._uses = uses
         self._mean_square = 0.0
         self.error = float("nan")
 
@@ -232,21 +223,21 @@ class SyntheticGradient(Frozen):
     def learn(self, slots: Tensor, keys: Tensor) -> None:
         """Learn from the gradients that keys in these slots got."""
         assert keys.grad is not None, "backward before settle"
-        mean_square = keys.grad.square().mean().item()
-        self._mean_square = 0.99 * self._mean_square + 0.01 * mean_square if self._mean_square else mean_square
-        foretold = self._model(torch.cat([keys.detach(), self._context[slots]], dim=1))
-        loss = functional.mse_loss(foretold, keys.grad / self._unit())
+        target = keys.grad * len(slots)
+        mean_square = target.square().mean().item()
+        # As the store fills sizes change by the update: a longer mean would lag behind by orders of magnitude.
+        self._mean_square = 0.9 * self._mean_square + 0.1 * mean_square if self._mean_square else mean_square
+        loss = functional.mse_loss(self._foretold(slots, keys.detach()), target / self._unit())
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
         self.error = loss.item()
 
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
+    def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
         self._context[slots] = context[:, : self._context.shape[1]]
-        keys = self._encoder(scaled(observations))
         with torch.no_grad():
-            foretold = self._model(torch.cat([keys, self._context[slots]], dim=1))
-        keys.backward(foretold * (self._unit() * self._uses))
+            foretold = self._foretold(slots, keys)
+        keys.backward(foretold * (self._unit() / len(keys)))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -262,6 +253,11 @@ class SyntheticGradient(Frozen):
         self._context.copy_(state["context"])
         self._mean_square = state["mean_square"]
 
+    def _foretold(self, slots: Tensor, keys: Tensor) -> Tensor:
+        keys = functional.rms_norm(keys, keys.shape[1:])
+        foretold: Tensor = self._model(torch.cat([keys, self._context[slots]], dim=1))
+        return foretold
+
     def _unit(self) -> float:
         return self._mean_square**0.5 + 1e-12
 
@@ -270,7 +266,7 @@ class Hybrid:
     """A reinstating mechanism, and a synthetic gradient that learns from the gradients it brings.
 
     Args:
-        reinstating: `Exact` or `Approximate`, or one of them `Sampled`.
+        reinstating: `Exact` or `Approximate`.
         synthetic: foretells at the write; its share of the credit comes on top.
     """
 
@@ -287,9 +283,9 @@ class Hybrid:
         self._reinstating.settle()
         self._synthetic.learn(self._slots, self._attached)
 
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
-        self._reinstating.remember(slots, observations, context)
-        self._synthetic.remember(slots, observations, context)
+    def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
+        self._reinstating.remember(slots, observations, keys, context)
+        self._synthetic.remember(slots, observations, keys, context)
 
     def state_dict(self) -> dict[str, Any]:
         return {"reinstating": self._reinstating.state_dict(), "synthetic": self._synthetic.state_dict()}
@@ -299,40 +295,36 @@ class Hybrid:
         self._synthetic.load_state_dict(state["synthetic"])
 
 
-class Sampled:
-    """Gives credit to some of the memories, drawn anew each time, so that the cost does not grow with the store.
+class Sample:
+    """Which memories get credit: some, drawn anew each time, so that the cost does not grow with the store.
 
-    The gradient of each that is drawn counts for those that are not: its expectation is that of all. All others are
-    inferred with as they are stored.
+    The gradient of each that is drawn counts for those that are not: its expectation is that of all.
 
     Args:
-        credit: for the memories drawn.
-        count: how many are drawn.
+        count: how many are drawn; 0 for all.
         generator: what draws them.
     """
 
-    def __init__(self, credit: Credit, count: int, generator: torch.Generator) -> None:
-        self._credit = credit
+    def __init__(self, count: int, generator: torch.Generator) -> None:
         self._count = count
         self._generator = generator
 
-    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
-        if self._count >= len(slots):
-            return self._credit.attach(slots, stored)
-        drawn = torch.randperm(len(slots), generator=self._generator)[: self._count]
-        keys = self._credit.attach(slots[drawn], stored[drawn])
-        weighted = keys.detach() + (len(slots) / self._count) * (keys - keys.detach())
-        return stored.detach().index_copy(0, drawn, weighted)
-
-    def settle(self) -> None:
-        self._credit.settle()
-
-    def remember(self, slots: Tensor, observations: Tensor, context: Tensor) -> None:
-        self._credit.remember(slots, observations, context)
+    def draw(self, memories: int) -> tuple[Tensor, float]:
+        """Distinct slots of a store of so many memories, int64 `[n]`, and for how many memories each of them counts."""
+        if not 0 < self._count < memories:
+            return torch.arange(memories), 1.0
+        drawn = torch.randperm(memories, generator=self._generator)[: self._count]
+        return drawn, memories / self._count
 
     def state_dict(self) -> dict[str, Any]:
-        return {"credit": self._credit.state_dict(), "generator": self._generator.get_state()}
+        """Where the generator stands."""
+        return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._credit.load_state_dict(state["credit"])
+        """Become what was saved."""
         self._generator.set_state(state["generator"])
+
+
+def scale_gradient(keys: Tensor, factor: float) -> Tensor:
+    """The same keys; their gradient arrives multiplied."""
+    return keys if factor == 1.0 else keys.detach() + factor * (keys - keys.detach())

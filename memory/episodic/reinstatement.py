@@ -14,6 +14,7 @@ import torch
 import zstandard
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def scaled(observations: Tensor) -> Tensor:
@@ -206,6 +207,9 @@ class Autoencoder:
         decoder: from keys `[n, key_size]` to logits of pixels `[n, prod(shape)]`.
         shape: of an observation.
         make_optimiser: builds the decoder's optimiser from its parameters.
+        pretraining: batches at the start that it learns from ten times as fast. After them it should be slow: a decoder
+            that keeps pace with the encoder makes of an old key what the encoder of now would have made that key of,
+            and so hides that the key is old.
     """
 
     def __init__(
@@ -213,10 +217,12 @@ class Autoencoder:
         decoder: nn.Module,
         shape: tuple[int, ...],
         make_optimiser: Callable[[Any], torch.optim.Optimizer],
+        pretraining: int = 0,
     ) -> None:
         self.decoder = decoder
         self._shape = shape
-        self.optimiser = make_optimiser(list(self._trained()))
+        self.optimiser = make_optimiser(self._trained())
+        self._schedule = LambdaLR(self.optimiser, lambda batch: 10.0 if batch < pretraining else 1.0)
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         pass
@@ -231,6 +237,7 @@ class Autoencoder:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
+        self._schedule.step()
         return loss.item() / pixels.shape[1]
 
     @property
@@ -238,11 +245,16 @@ class Autoencoder:
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return {
+            "decoder": self.decoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "batches": self._schedule.last_epoch,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.decoder.load_state_dict(state["decoder"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._schedule.last_epoch = state["batches"]
 
     def _trained(self) -> list[nn.Parameter]:
         return list(self.decoder.parameters())
@@ -273,11 +285,12 @@ class VariationalAutoencoder(Autoencoder):
         make_optimiser: Callable[[Any], torch.optim.Optimizer],
         generator: torch.Generator,
         divergence_weight: float = 1.0,
+        pretraining: int = 0,
     ) -> None:
         self.log_variance = log_variance
         self._generator = generator
         self._divergence_weight = divergence_weight
-        super().__init__(decoder, shape, make_optimiser)
+        super().__init__(decoder, shape, make_optimiser, pretraining)
 
     @torch.no_grad()
     def uncertainty(self, keys: Tensor) -> Tensor:

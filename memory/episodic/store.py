@@ -131,7 +131,8 @@ class Store:
             kernel: what weighs them.
 
         Returns:
-            A detached recall of width `len(self)`, all but weights and distances of a batch of 1.
+            A detached recall of width `len(self)`, all but weights and distances of a batch of 1 and views of what is
+            stored, which are good until the next write.
 
         Raises:
             ValueError: on queries of another shape or type or that are not finite, or an empty store.
@@ -140,15 +141,15 @@ class Store:
         if not len(self):
             raise ValueError("an empty store cannot be read: write to it first")
         with torch.no_grad():
-            keys = self.keys[None].clone()
+            keys = self.keys[None]
             valid = torch.ones(1, len(self), dtype=torch.bool, device=self.device)
             return Recall(
                 indices=torch.arange(len(self), device=self.device)[None],
-                distances=torch.cdist(queries, keys[0]),
+                distances=torch.cdist(queries, keys[0], compute_mode="use_mm_for_euclid_dist"),
                 keys=keys,
-                values=self.values[None].clone(),
+                values=self.values[None],
                 weights=kernel(queries, keys, valid),
-                written_at=self.written_at[None].clone(),
+                written_at=self.written_at[None],
             )
 
     def write(

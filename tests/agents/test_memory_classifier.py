@@ -84,12 +84,12 @@ def test_no_gradient_goes_through_the_query(digits):
     agent, _ = life(digits, 400, reinstatement="raw")
     observations = torch.randint(0, 256, (4, 1, 6, 6), dtype=torch.uint8)
     agent.encoder.zero_grad(set_to_none=True)
-    agent._assign_credit(observations, torch.tensor([1, 2, 3, 4]))
+    queries = agent.encoder(observations / 255)
+    agent._assign_credit(queries.detach(), torch.tensor([1, 2, 3, 4]))
     found = [parameter.grad.clone() for parameter in agent.encoder.parameters()]
     agent.encoder.zero_grad(set_to_none=True)
     keys = agent.encoder(agent.reinstatement.recall(torch.arange(120), agent.store.keys))
-    queries = agent.encoder(observations / 255).detach()
-    weights = torch.softmax(functional.normalize(queries) @ functional.normalize(keys).T / 0.1, dim=1)
+    weights = torch.softmax(functional.normalize(queries.detach()) @ functional.normalize(keys).T / 0.1, dim=1)
     chances = weights @ functional.one_hot(agent.store.values.long(), 10).float()
     functional.nll_loss(chances.log(), torch.tensor([1, 2, 3, 4])).backward()
     for mine, parameter in zip(found, agent.encoder.parameters(), strict=True):

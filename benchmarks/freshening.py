@@ -1,0 +1,45 @@
+"""What freshening does where staleness hurts, to docs/results/freshening.csv.
+
+    python -m benchmarks.freshening             all variants, three seeds, 2,000 updates each
+
+Digits arrive in blocks, ten images of a class in each of 32 streams before the next, and the encoder learns ten times
+as fast as in the paper: it has always just moved, and the memory is always of another encoder. Credit is approximate:
+inference rests on stored keys alone. Metrics: `benchmarks/classification.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks import credit_assignment as credit
+from benchmarks.classification import ClassificationOptions, compare
+from training.command_line import guarded, parse_overrides
+
+STALE = (*credit.APPROXIMATE, *credit.SAMPLED, "--env.order", "blocks", "--agent.learning_rate", "1e-3")
+RECALL = ("--agent.freshening", "recall")
+SWEEP = ("--agent.freshening", "sweep")
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "frozen": (*STALE, "--agent.credit", "frozen"),
+    "lossless": (*STALE, *credit.LOSSLESS),
+    "lossless-recall": (*STALE, *credit.LOSSLESS, *RECALL),
+    "lossless-sweep": (*STALE, *credit.LOSSLESS, *SWEEP),
+    "lossless-held": (*STALE, *credit.LOSSLESS, *credit.HELD),
+    "lossless-recall-held": (*STALE, *credit.LOSSLESS, *RECALL, *credit.HELD),
+    "autoencoder": (*STALE, *credit.PRETRAINED),
+    "autoencoder-recall": (*STALE, *credit.PRETRAINED, *RECALL),
+    "autoencoder-held": (*STALE, *credit.PRETRAINED, *credit.HELD),
+    "vae": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED),
+    "vae-recall": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED, *RECALL),
+    "vae-recall-trusted": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED, *RECALL, "--agent.freshen_trusted", "True"),
+}
+
+
+def main() -> None:
+    default = ClassificationOptions(seeds=(0, 1, 2), updates=2_000, out=Path("docs/results/freshening.csv"))
+    compare(parse_overrides(default, sys.argv[1:], "benchmarks.freshening", __doc__), VARIANTS)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,65 @@
+"""What holds an encoder to the keys that it wrote before.
+
+A stored key is compared with queries of an encoder that has moved on. Where inference rests on stored keys, and the
+encoder learns from how they did, that is control with a delay of a memory's whole life: the same correction is asked
+for again and again until the memory that asks is gone, and the encoder overshoots. The faster it learns, the worse.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class DriftPenalty:
+    """Keeps the encoder near its own running mean, measured in what it makes of observations.
+
+    Adds `weight * mean(1 - cos(f(x), g(x)))` to the loss, where `g` is the encoder with the mean of its last weights.
+    Directions in which keys need not move are held; those that the loss insists on are followed, slowly enough for the
+    memory to keep up. It needs no memory's observation, only those at hand: one more forward pass of them.
+
+    Args:
+        encoder: from observations float32 `[n, *shape]` to keys.
+        weight: of the penalty; 0 does without it.
+        updates: over about how many the running mean is taken; no more than a memory lives.
+    """
+
+    def __init__(self, encoder: nn.Module, weight: float, updates: int) -> None:
+        if weight < 0 or updates < 1:
+            raise ValueError(f"weight must be at least 0 and updates at least 1, got {weight} and {updates}")
+        self._encoder = encoder
+        self._weight = weight
+        self._share = 1.0 / updates
+        self._mean = copy.deepcopy(encoder).requires_grad_(False)
+
+    def penalise(self, observations: Tensor, keys: Tensor) -> float | None:
+        """Follow the encoder by one update and add the penalty's gradient to that of keys `[n, key_size]`.
+
+        Args:
+            observations: float32 `[n, *shape]`.
+            keys: what the encoder makes of them; a leaf that requires a gradient.
+
+        Returns:
+            How far the keys have come: the mean of 1 minus the cosine; None without a weight.
+        """
+        if not self._weight:
+            return None
+        with torch.no_grad():
+            for mean, now in zip(self._mean.parameters(), self._encoder.parameters(), strict=True):
+                mean.lerp_(now, self._share)
+            before = self._mean(observations)
+        drift = (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
+        (self._weight * drift).backward()
+        return drift.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running mean of the weights."""
+        return {"mean": self._mean.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self._mean.load_state_dict(state["mean"])
