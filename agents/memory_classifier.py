@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
+from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
 from agents.finite import check_finite
 from agents.optimisers import load_optimiser
 from memory.episodic import CosineSoftmax, Store, maximum
 from memory.episodic.drift import DriftPenalty
-from memory.episodic.freshening import Freshening
+from memory.episodic.freshening import Freshening, UncertainFirst
 from memory.episodic.reinstated import (
     Approximate,
     Backpropagation,
@@ -56,12 +57,16 @@ class MemoryClassifierConfig(BaseModel):
     """How the loss reaches the encoder through memories."""
     reinstatement: Literal["raw", "lossless", "autoencoder", "variational_autoencoder"] = "autoencoder"
     """How the observation behind a memory comes back."""
+    architecture: Architecture = "dense"
+    """Of encoder and decoder: one hidden layer, or two convolutions before it."""
     hidden: int = Field(256, ge=1)
     """Units of the hidden layer of every network."""
     key_size: int = Field(256, ge=1)
     """Length of an embedding."""
     capacity: int = Field(5_000, ge=1)
-    """Images remembered, the most recent ones."""
+    """Images remembered."""
+    eviction: Literal["oldest", "uncertain"] = "oldest"
+    """Which memory makes place: the oldest, or (variational autoencoder) one whose reconstruction is least certain."""
     temperature: float = Field(0.1, gt=0.0)
     """Of the softmax over cosine similarities; at 1 all memories count nearly the same."""
     learning_rate: float = Field(1e-4, gt=0.0)
@@ -91,11 +96,12 @@ class MemoryClassifierConfig(BaseModel):
 
     @model_validator(mode="after")
     def _knows_whom_to_trust(self) -> MemoryClassifierConfig:
-        if self.freshen_trusted and self.reinstatement != "variational_autoencoder":
-            raise ValueError(
-                f"freshen_trusted needs reinstatement variational_autoencoder, which knows how sure it is, got "
-                f"{self.reinstatement}"
-            )
+        for needs, wanted in (("freshen_trusted", self.freshen_trusted), ("eviction", self.eviction == "uncertain")):
+            if wanted and self.reinstatement != "variational_autoencoder":
+                raise ValueError(
+                    f"{needs} needs reinstatement variational_autoencoder, which knows how sure it is, got "
+                    f"{self.reinstatement}"
+                )
         return self
 
 
@@ -112,6 +118,7 @@ class MemoryClassifier:
         drift_penalty: DriftPenalty,
         reinstatement: Reinstatement,
         freshening: Freshening,
+        eviction: UncertainFirst | None,
         probe: Probe,
         num_classes: int,
         rng: np.random.Generator,
@@ -125,6 +132,7 @@ class MemoryClassifier:
         self.drift_penalty = drift_penalty
         self.reinstatement = reinstatement
         self.freshening = freshening
+        self.eviction = eviction
         self.probe = probe
         self.num_classes = num_classes
         self.rng = rng
@@ -171,8 +179,7 @@ class MemoryClassifier:
         if self.config.freshening == "sweep":
             self.freshening.sweep()
         if self.updates % self.config.updates_per_probe == 0:
-            found = self.probe.staleness(self.encoder, self.reinstatement, self.kernel)
-            metrics |= {f"staleness/{name}": value for name, value in found.items()}
+            metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
         return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
 
     @property
@@ -185,6 +192,10 @@ class MemoryClassifier:
         """What the memory says of queries `[batch, key_size]`: `[batch, num_classes]`."""
         recall = self.store.read_all(queries, self.kernel)
         return recall.weights @ self._one_hot(recall.values[0])
+
+    def staleness(self) -> dict[str, float]:
+        """How stale the memory is now: what `Probe.staleness` measures."""
+        return self.probe.staleness(self.encoder, self.reinstatement, self.kernel, decide=self._classes)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -240,6 +251,8 @@ class MemoryClassifier:
         error = self.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
             metrics["losses/reconstruction"] = error
+        if self.eviction is not None:
+            self.eviction.make_way(len(keys))
         # Every write is a memory of its own, also of an image that came before.
         numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
         self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
@@ -252,25 +265,26 @@ class MemoryClassifier:
             metrics["losses/drift"] = drift
         return metrics
 
+    def _classes(self, weights: Tensor, values: Tensor) -> Tensor:
+        return (weights @ self._one_hot(values)).argmax(dim=1)
+
     def _one_hot(self, labels: Tensor) -> Tensor:
         return functional.one_hot(labels.to(torch.int64), self.num_classes).to(torch.float32)
-
-
-def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 def make_memory_classifier(
     config: MemoryClassifierConfig, world: WorldSpec, rng: np.random.Generator, device: str
 ) -> MemoryClassifier:
     """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
-    pixels = int(np.prod(world.observation_shape))
-    encoder = _layers(pixels, config.hidden, config.key_size)
+    encoder = make_encoder(config.architecture, world.observation_shape, config.hidden, config.key_size)
     store = Store(config.capacity, config.key_size, eviction="fifo")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
 
     reinstatement = _reinstatement(config, world.observation_shape, generator)
-    trusted = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
+    uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
+    eviction = None
+    if config.eviction == "uncertain" and uncertainty is not None:
+        eviction = UncertainFirst(store, uncertainty, generator)
     return MemoryClassifier(
         encoder,
         torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
@@ -279,7 +293,8 @@ def make_memory_classifier(
         Sample(config.sampled, generator),
         DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES),
         reinstatement,
-        Freshening(store, encoder, reinstatement, config.freshened, trusted if config.freshen_trusted else None),
+        Freshening(store, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None),
+        eviction,
         Probe(store, world.observation_shape, max(1, config.capacity // _PROBED)),
         world.num_actions,
         rng,
@@ -292,11 +307,11 @@ def _reinstatement(config: MemoryClassifierConfig, shape: tuple[int, ...], gener
         return Raw(config.capacity, shape)
     if config.reinstatement == "lossless":
         return Lossless(config.capacity, shape)
-    decoder = _layers(config.key_size, config.hidden, int(np.prod(shape)))
+    decoder = make_decoder(config.architecture, shape, config.hidden, config.key_size)
     make_optimiser = partial(torch.optim.Adam, lr=config.learning_rate)
     if config.reinstatement == "autoencoder":
         return Autoencoder(decoder, shape, make_optimiser, config.pretraining)
-    log_variance = _layers(config.key_size, config.hidden, config.key_size)
+    log_variance = dense(config.key_size, config.hidden, config.key_size)
     return VariationalAutoencoder(
         decoder, log_variance, shape, make_optimiser, generator, pretraining=config.pretraining
     )
@@ -320,7 +335,7 @@ def _credit(
     if config.credit == "approximate":
         return Approximate(encoder, reinstatement, config.trust)
     context = num_classes if config.label_conditioned else 0
-    model = _layers(config.key_size + context, config.hidden, config.key_size)
+    model = dense(config.key_size + context, config.hidden, config.key_size)
     # It foretells nothing before it has learned something.
     nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
     nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]

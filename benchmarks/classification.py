@@ -112,7 +112,7 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
                 "validation_accuracy": accuracy,
                 "milliseconds_per_update": 1000 * row_seconds / run.updates_per_row,
                 "bytes_per_memory": agent.nbytes / len(agent.store),
-                **agent.probe.staleness(agent.encoder, agent.reinstatement, agent.kernel),
+                **agent.staleness(),
                 "diverged": float(failed or accuracy < best - DIVERGED),
             }
             # The last row says that the run is whole, also of one that failed.

@@ -13,9 +13,10 @@ import csv
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -50,7 +51,8 @@ class Figure:
 
     metric: str
     label: str
-    frames_per_step: int = 1
+    axis: Literal["steps", "frames", "updates", "seconds"] = "steps"
+    """What its curves go along."""
     suffix: str = ""
 
 
@@ -65,23 +67,31 @@ class Report:
     """Whether it stands beside Dopamine's agents in their first million frames."""
     by_machine: bool = False
     """Whether numbers from different machines are different things."""
-    by_variant: bool = False
-    """Whether all runs are of one agent, and variants are enough of a name."""
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Where all runs are of one agent: its variants in the order of the table, under titles that have a panel each."""
 
 
+AXES = {
+    "steps": ("Agent steps (thousands)", 1 / 1000),
+    "frames": ("Frames (thousands)", 4 / 1000),
+    "updates": ("Updates of 32 images", 1 / 32),
+    "seconds": ("Seconds of learning", 1.0),
+}
+"""What an axis is called, and how much of it an agent step is."""
+CLASSIFICATION = ("validation_accuracy", "milliseconds_per_update", "bytes_per_memory")
 REPORTS = {
     "quickstart": Report(
         ("return_last_20", "steps_per_second", "peak_megabytes"),
-        (Figure("return", "Return of training episodes", frames_per_step=4),),
+        (Figure("return", "Return of training episodes", axis="frames"),),
     ),
     "atari_1m": Report(
         ("return", "return_over_run", "eval_return", "exact_hit_rate"),
         (
-            Figure("return", "Return of training episodes", frames_per_step=4),
+            Figure("return", "Return of training episodes", axis="frames"),
             Figure(
                 "exact_hit_rate",
                 "Share of exact matches",
-                frames_per_step=4,
+                axis="frames",
                 suffix="_exact_matches",
             ),
         ),
@@ -99,22 +109,91 @@ REPORTS = {
         by_machine=True,
     ),
     "credit_assignment": Report(
+        (*CLASSIFICATION, "key_drift", "neighbour_recall", "error_ratio", "diverged"),
         (
-            "validation_accuracy",
-            "milliseconds_per_update",
-            "bytes_per_memory",
-            "key_drift",
-            "neighbour_recall",
-            "error_ratio",
-            "diverged",
+            Figure("validation_accuracy", "Validation accuracy", axis="updates"),
+            Figure("validation_accuracy", "Validation accuracy", axis="seconds", suffix="_seconds"),
         ),
-        (Figure("validation_accuracy", "Validation accuracy"),),
-        by_variant=True,
+        groups=(
+            ("As in the paper", ("frozen", "true-observations", "exact", "approximate", "synthetic")),
+            (
+                "Through a decoder",
+                (
+                    "exact",
+                    "exact-sampled-pretrained",
+                    "exact-sampled-pretrained-held",
+                    "approximate-sampled-held",
+                    "approximate-sampled-pretrained-held",
+                    "vae-approximate-sampled-pretrained-held",
+                ),
+            ),
+            (
+                "With the true observation, or none",
+                (
+                    "lossless-approximate-sampled",
+                    "lossless-approximate-sampled-trust",
+                    "lossless-approximate-sampled-freshened",
+                    "lossless-approximate-sampled-held",
+                    "lossless-exact-sampled-held",
+                    "lossless-exact-sampled-100-held",
+                    "synthetic-sampled-held",
+                    "synthetic-label-sampled-held",
+                    "hybrid-lossless-sampled-100-held",
+                    "trainable-keys",
+                ),
+            ),
+        ),
+    ),
+    "equal_bytes": Report(
+        CLASSIFICATION,
+        groups=tuple(
+            (
+                f"{budget:,} bytes",
+                tuple(
+                    f"{budget:04d}-{name}" for name in ("frozen", "synthetic", "autoencoder", "vae", "lossless", "raw")
+                ),
+            )
+            for budget in (128, 256, 512, 1_024)
+        ),
+    ),
+    "freshening": Report(
+        (*CLASSIFICATION, "key_drift", "neighbour_recall", "error_ratio", "diverged"),
+        (
+            Figure("validation_accuracy", "Validation accuracy", axis="updates"),
+            Figure("neighbour_recall", "Recall of fresh neighbours", axis="updates", suffix="_recall"),
+        ),
+        groups=(
+            (
+                "True observations",
+                (
+                    "frozen",
+                    "lossless",
+                    "lossless-recall",
+                    "lossless-sweep",
+                    "lossless-held",
+                    "lossless-recall-held",
+                ),
+            ),
+            (
+                "Through a decoder",
+                (
+                    "autoencoder",
+                    "autoencoder-recall",
+                    "autoencoder-held",
+                    "vae",
+                    "vae-recall",
+                    "vae-recall-trusted",
+                    "vae-uncertain-first",
+                ),
+            ),
+        ),
     ),
     "checkpoint_cost": Report(
         ("stall_seconds", "save_seconds", "extra_peak_megabytes", "megabytes_on_disk"), by_machine=True
     ),
 }
+COUNTED = ("diverged",)
+"""Metrics that are 1 or 0: how many runs are told, not their mean."""
 HEADINGS = {
     "return": "return at the end",
     "return_over_run": "return over the run",
@@ -146,7 +225,7 @@ def table(rows: Sequence[Row], report: Report) -> str:
     lines = [["world", "agent", *(_heading(metric) for metric in report.metrics), "seeds"]]
     lines.append(["---"] * 2 + ["---:"] * (len(report.metrics) + 1))
     for world in sorted({world for world, _ in finals}):
-        for name in sorted({name for at, name in finals if at == world}, key=_rank):
+        for name in _sorted({name for at, name in finals if at == world}, report):
             final = finals[world, name]
             cells = [spread(metric, list(final[metric].values())) for metric in report.metrics]
             lines.append([world, name, *cells, str(max(map(len, final.values())))])
@@ -161,7 +240,9 @@ def spread(metric: str, values: Sequence[float]) -> str:
     """Mean and deviation of the values of all seeds, shares in percent; empty if there are no values."""
     if not values:
         return ""
-    share = metric.startswith("share_") or metric.endswith("_rate")
+    if metric in COUNTED:
+        return f"{sum(values):.0f} of {len(values)}"
+    share = metric.startswith("share_") or metric.endswith(("_rate", "_accuracy"))
     numbers = np.array(values) * (100 if share else 1)
     mean = float(numbers.mean())
     deviation = f" ± {_number(float(numbers.std(ddof=1)), mean)}" if len(numbers) > 1 else ""
@@ -201,19 +282,19 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
 
     curves_of = replace(report, by_machine=False)
     rows = [row for row in rows if row.metric == figure.metric]
-    worlds = sorted({row.world for row in rows})
-    columns = min(3, len(worlds))
-    lines = -(-len(worlds) // columns)
+    contents = _panels(rows, curves_of)
+    columns = min(3, len(contents))
+    lines = -(-len(contents) // columns)
     canvas, panels = pyplot.subplots(
         lines, columns, figsize=(3.6 * columns + 0.4, 2.9 * lines + 0.5), squeeze=False, layout="constrained"
     )
-    for panel, world in zip(panels.flat, worlds, strict=False):
-        here = [row for row in rows if row.world == world]
-        names = sorted({_name(row, curves_of) for row in here}, key=_rank)
-        for name in names:
-            steps, curves = _curves([row for row in here if _name(row, curves_of) == name])
-            colour, dash = _look(name, names)
-            x = steps * figure.frames_per_step / 1000
+    all_names = _sorted({_name(row, curves_of) for row in rows}, report)
+    for panel, (world, here) in zip(panels.flat, contents.items(), strict=False):
+        for name in _sorted({_name(row, curves_of) for row in here}, report):
+            mine = [row for row in here if _name(row, curves_of) == name]
+            steps, curves = _curves(mine)
+            colour, dash = _look(name, all_names)
+            x = _seconds(mine) if figure.axis == "seconds" else steps * AXES[figure.axis][1]
             panel.plot(x, np.nanmean(curves, axis=0), color=colour, linestyle=dash, linewidth=1.8, label=name)
             panel.fill_between(
                 x, np.nanmin(curves, axis=0), np.nanmax(curves, axis=0), color=colour, alpha=0.18, linewidth=0
@@ -225,13 +306,13 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
         if figure.metric == "exact_hit_rate" and world in MFEC_PAPER_MATCHES:
             panel.axhline(MFEC_PAPER_MATCHES[world], color="black", linestyle=":", linewidth=1, label="MFEC paper")
         panel.set_title(world, fontsize=10)
-        panel.set_xlabel("Frames (thousands)" if figure.frames_per_step > 1 else "Agent steps (thousands)", fontsize=9)
+        panel.set_xlabel(AXES[figure.axis][0], fontsize=9)
         panel.tick_params(labelsize=8)
         if figure.metric.endswith("_rate"):
             panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels.flat[len(worlds) :]:
+    for panel in panels.flat[len(contents) :]:
         panel.set_visible(False)
     panels[0, 0].set_ylabel(figure.label, fontsize=9)
     legend = {
@@ -255,17 +336,35 @@ def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), curves
 
 
+def _seconds(rows: Sequence[Row]) -> np.ndarray:
+    """Mean over seeds of the time at which each step of `_curves` was reached, `[points]`."""
+    times: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        times[row.steps].append(row.seconds)
+    return np.array([np.mean(times[steps]) for steps in sorted(times)])
+
+
+def _panels(rows: Sequence[Row], report: Report) -> dict[str, list[Row]]:
+    """What each panel shows, by its title: a world, or a group of variants."""
+    if report.groups:
+        groups = {title: [row for row in rows if row.variant in names] for title, names in report.groups}
+        return {title: here for title, here in groups.items() if here}
+    return {world: [row for row in rows if row.world == world] for world in sorted({row.world for row in rows})}
+
+
 def _name(row: Row, report: Report) -> str:
-    agent = "" if report.by_variant else row.agent if row.agent == "random" else row.agent.upper()
+    agent = "" if report.groups else row.agent if row.agent == "random" else row.agent.upper()
     return " ".join(filter(None, [agent, row.variant, f"({row.machine})" if report.by_machine else ""]))
 
 
-def _rank(name: str) -> tuple[int, str]:
-    """Known agents first, in the order of their looks, each before its variants."""
-    for rank, known in enumerate(LOOKS):
-        if name.startswith(known):
-            return rank, name
-    return len(LOOKS), name
+def _sorted(names: Iterable[str], report: Report) -> list[str]:
+    """As the report has them, or known agents first, in the order of their looks, each before its variants."""
+    order = list(dict.fromkeys(variant for _, variants in report.groups for variant in variants)) or list(LOOKS)
+
+    def rank(name: str) -> tuple[int, str]:
+        return next((rank for rank, known in enumerate(order) if name.startswith(known)), len(order)), name
+
+    return sorted(names, key=(lambda name: (order.index(name), "")) if report.groups else rank)
 
 
 def _look(name: str, names: Sequence[str]) -> tuple[str, str]:

@@ -33,6 +33,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "vae": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED),
     "vae-recall": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED, *RECALL),
     "vae-recall-trusted": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED, *RECALL, "--agent.freshen_trusted", "True"),
+    "vae-uncertain-first": (*STALE, *credit.VARIATIONAL, *credit.PRETRAINED, "--agent.eviction", "uncertain"),
 }
 
 

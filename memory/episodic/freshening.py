@@ -1,7 +1,7 @@
 """Freshening: stored keys are replaced by what the encoder of today makes of the observations behind them.
 
 Proposed in Hansen 2017, section 4. It does good where what comes back is nearer to the truth than the stored key is
-stale, and harm elsewhere: `staleness` measures which.
+stale, and harm elsewhere: `staleness` measures which. Memories that cannot be freshened well may be let go instead.
 """
 
 from __future__ import annotations
@@ -72,3 +72,31 @@ class Freshening:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
         self._next = state["next"]
+
+
+class UncertainFirst:
+    """Lets go of the memories whose observation is least certain to come back, in the place of the oldest.
+
+    The uncertain are looked for among ten times as many drawn at random, so that the cost does not grow with the store;
+    the newest are as likely to go as the oldest.
+
+    Args:
+        store: that makes way.
+        uncertainty: how far each key `[n, key_size]` is from being trusted, `[n]`.
+        generator: what draws.
+    """
+
+    def __init__(self, store: Store, uncertainty: Uncertainty, generator: torch.Generator) -> None:
+        self._store = store
+        self._uncertainty = uncertainty
+        self._generator = generator
+
+    @torch.no_grad()
+    def make_way(self, count: int) -> None:
+        """Have what must go for `count` new memories be the least certain of those drawn."""
+        count -= self._store.capacity - len(self._store)
+        if count <= 0:
+            return
+        drawn = torch.randperm(len(self._store), generator=self._generator)[: 10 * count]
+        uncertainty = self._uncertainty(self._store.keys[drawn])
+        self._store.expire(drawn[uncertainty.topk(min(count, len(drawn))).indices])

@@ -6,6 +6,7 @@ the memory as it is stored with the same memory freshly embedded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from memory.episodic.kernels import Kernel
 from memory.episodic.reinstatement import Reinstatement, scaled
 from memory.episodic.store import Store
+
+Decide = Callable[[Tensor, Tensor], Tensor]
+"""From kernel weights `[n, n]` and values `[n]` to what is decided, `[n]`."""
 
 
 class Probe:
@@ -41,7 +45,12 @@ class Probe:
 
     @torch.no_grad()
     def staleness(
-        self, encoder: nn.Module, reinstatement: Reinstatement | None, kernel: Kernel, neighbours: int = 10
+        self,
+        encoder: nn.Module,
+        reinstatement: Reinstatement | None,
+        kernel: Kernel,
+        neighbours: int = 10,
+        decide: Decide | None = None,
     ) -> dict[str, float]:
         """All instruments, by name; empty while the probe holds fewer than twice `neighbours`.
 
@@ -50,6 +59,7 @@ class Probe:
             reinstatement: to say what freshening by it would do; None leaves that out.
             kernel: what weighs memories.
             neighbours: of which recall is measured.
+            decide: what an agent does with the answer; None leaves decisions out.
         """
         slots = torch.arange(0, len(self._store), self._stride)
         if len(slots) < 2 * neighbours:
@@ -62,11 +72,12 @@ class Probe:
         metrics = {
             "key_drift": float(drift.mean() / apart),
             "key_drift_older_half": float(drift[older].mean() / apart),
-            **compared(fresh, stored, values, kernel, neighbours),
+            **compared(fresh, stored, values, kernel, neighbours, decide),
         }
-        if reinstatement is not None:
+        # Where nothing has drifted there is nothing to compare the error with.
+        if reinstatement is not None and metrics["key_drift"] > 1e-6:
             mended = encoder(reinstatement.recall(slots, stored))
-            metrics["error_ratio"] = float((mended - fresh).norm(dim=1).sum() / drift.sum().clamp_min(1e-12))
+            metrics["error_ratio"] = float((mended - fresh).norm(dim=1).sum() / drift.sum())
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,7 +89,9 @@ class Probe:
         self._observations.copy_(state["observations"])
 
 
-def compared(fresh: Tensor, stored: Tensor, values: Tensor, kernel: Kernel, neighbours: int) -> dict[str, float]:
+def compared(
+    fresh: Tensor, stored: Tensor, values: Tensor, kernel: Kernel, neighbours: int, decide: Decide | None = None
+) -> dict[str, float]:
     """How what is recalled differs between a memory's fresh and stored keys, asked by the fresh keys themselves.
 
     Args:
@@ -87,11 +100,13 @@ def compared(fresh: Tensor, stored: Tensor, values: Tensor, kernel: Kernel, neig
         values: `[n]`.
         kernel: what weighs memories.
         neighbours: of which recall is measured.
+        decide: what is done with the answer.
 
     Returns:
         `neighbour_recall`: share of the nearest by fresh keys that are among the nearest by stored ones.
         `kernel_shift`: total variation between the two distributions of weights, 0 to 1.
         `value_shift`: mean absolute difference of the estimates, in standard deviations of the values.
+        `decision_flips`: share of the answers on which another decision is taken, where it is known how one is.
         `self_rank`: mean reciprocal rank of its own stored key for each fresh one, 1 where none comes before it.
     """
     itself = torch.eye(len(fresh), dtype=torch.bool)
@@ -102,9 +117,12 @@ def compared(fresh: Tensor, stored: Tensor, values: Tensor, kernel: Kernel, neig
     estimates = [weight @ values for weight in weights]
     to_stored = torch.cdist(fresh, stored)
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
-    return {
+    metrics = {
         "neighbour_recall": float(recall),
         "kernel_shift": float(0.5 * (weights[0] - weights[1]).abs().sum(dim=1).mean()),
         "value_shift": float((estimates[0] - estimates[1]).abs().mean() / values.std().clamp_min(1e-12)),
         "self_rank": float(ranks.float().reciprocal().mean()),
     }
+    if decide is not None:
+        metrics["decision_flips"] = float((decide(weights[0], values) != decide(weights[1], values)).float().mean())
+    return metrics

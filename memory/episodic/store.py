@@ -189,6 +189,11 @@ class Store:
         """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
         self.table.touch(slots + self._filled.start)
 
+    def expire(self, slots: Tensor) -> None:
+        """Have the memories in `slots`, int64 `[batch]`, evicted before all others, unless they are used until then."""
+        self._check_slots(slots)
+        self.table.last_used[slots + self._filled.start] = -1
+
     def set_keys(self, slots: Tensor, keys: Tensor) -> None:
         """Replace the keys of distinct `slots` int64 `[batch]` by finite `keys [batch, key_size]`; else ValueError."""
         self._check_slots(slots)

@@ -122,6 +122,45 @@ def test_it_learns_through_memories_alone(digits):
     assert exact > 0.9 and exact > frozen + 0.1
 
 
+def test_it_learns_with_convolutions(digits):
+    agent, records = life(digits, 6_000, architecture="convolutional", learning_rate=1e-3, reinstatement="raw")
+    assert any(isinstance(layer, torch.nn.Conv2d) for layer in agent.encoder)
+    accuracy = [metrics["charts/accuracy"] for record in records for metrics in record.metrics]
+    assert np.mean(accuracy[-100:]) > max(0.8, np.mean(accuracy[:100]) + 0.2)
+
+
+def test_while_the_decoder_is_pretrained_the_encoder_stands_still(digits):
+    before = life(digits, 8, pretraining=30)[0]
+    during, records = life(digits, 240, pretraining=30, learning_rate=1e-3)
+    after = life(digits, 248, pretraining=30, learning_rate=1e-3)[0]
+
+    def same(one, other):
+        return all(torch.equal(a, b) for a, b in zip(one.encoder.parameters(), other.encoder.parameters(), strict=True))
+
+    assert same(before, during) and not same(during, after)
+    # Ten times as fast, until then.
+    assert [agent.reinstatement.optimiser.param_groups[0]["lr"] for agent in (during, after)] == [1e-3, 1e-3]
+    begun = life(digits, 80, pretraining=30, learning_rate=1e-3)[0]
+    assert begun.reinstatement.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2)
+    assert not any("losses/classification" in metrics for record in records for metrics in record.metrics)
+
+
+def test_a_drift_penalty_keeps_keys_comparable(digits):
+    def drift(**agent) -> float:
+        agent, _ = life(digits, 1_600, credit="approximate", reinstatement="raw", learning_rate=3e-3, **agent)
+        return agent.staleness()["key_drift"]
+
+    assert drift(drift_penalty=10.0) < 0.7 * drift()
+
+
+def test_uncertain_memories_go_first_where_that_is_asked_for(digits):
+    oldest, _ = life(digits, 800, reinstatement="variational_autoencoder")
+    uncertain, _ = life(digits, 800, reinstatement="variational_autoencoder", eviction="uncertain")
+    assert oldest.store.written_at.min() == 688 and uncertain.store.written_at.min() < 600
+    with pytest.raises(ValueError, match="eviction needs reinstatement variational_autoencoder"):
+        life(digits, 8, eviction="uncertain")
+
+
 def test_a_world_without_labels_is_refused():
     config = RunConfig.model_validate({"env": {"name": "grid_world"}, "agent": {"name": "memory_classifier"}})
     world = make_world(config)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import figures, results
+from benchmarks import credit_assignment, equal_bytes, figures, freshening, results
 from benchmarks.figures import REPORTS, dopamine, put, spread, table
 from benchmarks.results import Row
 from tests.programs import complaint, run
@@ -89,3 +89,30 @@ def test_figures_are_drawn_and_pages_brought_up_to_date(tmp_path):
 @pytest.mark.parametrize("experiment", ["no_such", "quickstart"])
 def test_missing_results_are_told_in_one_line(tmp_path, capsys, experiment):
     assert repr(experiment) in complaint(figures.main, capsys, experiment, "--folder", tmp_path)
+
+
+def test_variants_stand_in_the_order_of_their_groups_and_runs_that_diverged_are_counted():
+    one = replace(ROW, agent="memory_classifier", world="mnist", steps=96_000)
+    runs = [
+        replace(one, variant=variant, seed=seed, metric=metric, value=value)
+        for variant, accuracy, diverged in (("approximate", 0.5, 1.0), ("exact", 0.875, 0.0), ("frozen", 0.75, 0.0))
+        for seed in (0, 1)
+        for metric, value in (("validation_accuracy", accuracy), ("diverged", diverged * seed))
+    ]
+    lines = table(runs, REPORTS["credit_assignment"]).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
+    assert [(row[2], row[3], row[9]) for row in cells] == [
+        ("frozen", "75.0 ± 0.0 %", "0 of 2"),
+        ("exact", "87.5 ± 0.0 %", "0 of 2"),
+        ("approximate", "50.0 ± 0.0 %", "1 of 2"),
+    ]
+
+
+def test_every_variant_of_the_classifier_has_a_place_in_its_figure():
+    for name, variants in (
+        ("credit_assignment", credit_assignment.VARIANTS),
+        ("equal_bytes", dict(equal_bytes.combinations())),
+        ("freshening", freshening.VARIANTS),
+    ):
+        shown = {variant for _, group in REPORTS[name].groups for variant in group}
+        assert variants.keys() <= shown

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from memory.episodic import CosineSoftmax, InverseDistance, Store, maximum
-from memory.episodic.freshening import Freshening
+from memory.episodic.freshening import Freshening, UncertainFirst
 from memory.episodic.reinstatement import Raw
 from memory.episodic.staleness import Probe, compared
 
@@ -44,7 +44,7 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
     torch.manual_seed(1)
     fresh, values = torch.randn(12, 4), torch.rand(12)
     stored = fresh + 0.8 * torch.randn(12, 4)
-    recalls, shifts, value_shifts, ranks = [], [], [], []
+    recalls, shifts, value_shifts, ranks, flips = [], [], [], [], []
     for query in range(12):
         others = [memory for memory in range(12) if memory != query]
         order = {}
@@ -57,15 +57,18 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
         shifts.append(0.5 * sum(abs(float(left - right)) for left, right in zip(*weights, strict=True)))
         estimates = [float(weight @ values[others]) for weight in weights]
         value_shifts.append(abs(estimates[0] - estimates[1]))
+        flips.append((estimates[0] > 0.5) != (estimates[1] > 0.5))
         mine = float((fresh[query] - stored[query]).norm())
         ranks.append(1 / (1 + sum(float((fresh[query] - key).norm()) < mine for key in stored)))
-    found = compared(fresh, stored, values, kernel, neighbours=3)
+    assert "decision_flips" not in compared(fresh, stored, values, kernel, 3)
+    found = compared(fresh, stored, values, kernel, 3, decide=lambda weights, values: weights @ values > 0.5)
     assert found == pytest.approx(
         {
             "neighbour_recall": np.mean(recalls),
             "kernel_shift": np.mean(shifts),
             "value_shift": np.mean(value_shifts) / float(values.std()),
             "self_rank": np.mean(ranks),
+            "decision_flips": np.mean(flips),
         },
         rel=1e-4,
     )
@@ -141,3 +144,23 @@ def test_a_probe_keeps_what_was_written_last(parts):
     twin = Probe(store, SHAPE, stride=2)
     twin.load_state_dict(probe.state_dict())
     assert twin.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
+
+
+def test_the_least_certain_memories_make_way(parts):
+    """Each of forty memories is as uncertain as its key is long; all are looked at, the newest among them."""
+    _, store, _, _, _ = parts
+    generator = torch.Generator().manual_seed(0)
+    going = UncertainFirst(store, lambda keys: keys.norm(dim=1), generator)
+    before = store.hashes.copy()
+    expected = set(before[store.keys.norm(dim=1).topk(4).indices.numpy()].tolist())
+    going.make_way(4)
+    assert len(store) == COUNT
+    store.write(torch.rand(4, 5), torch.rand(4), np.arange(100, 104, dtype=np.uint64), maximum, written_at=99)
+    assert set(before.tolist()) - set(store.hashes.tolist()) == expected
+
+
+def test_nothing_makes_way_while_there_is_room(parts):
+    store = Store(50, 5, eviction="fifo")
+    store.write(torch.rand(10, 5), torch.rand(10), np.arange(10, dtype=np.uint64), maximum, written_at=0)
+    UncertainFirst(store, lambda keys: keys.norm(dim=1), torch.Generator()).make_way(40)
+    assert (store.table.last_used[:10] >= 0).all()

@@ -123,6 +123,14 @@ class StorePrograms(RuleBasedStateMachine):
         for slot, value in zip(slots, values, strict=True):
             self.oracle.entries[slot].value = value
 
+    @precondition(lambda self: len(self.oracle))
+    @rule(numbers=st.lists(st.integers(0, 11), min_size=1, max_size=4))
+    def expire(self, numbers: list[int]) -> None:
+        slots = self.slots(numbers)
+        self.store.expire(torch.tensor(slots))
+        for slot in slots:
+            self.oracle.entries[slot].inserted = self.oracle.entries[slot].used = -1
+
     @rule()
     def save_and_load(self) -> None:
         fresh = Store(self.oracle.capacity, self.key_size, eviction=self.eviction)

@@ -1,0 +1,77 @@
+"""Encoders and decoders of a pair: from observations to keys, and from keys to what may have been observed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+Architecture = Literal["dense", "convolutional"]
+
+_CHANNELS = (16, 32)
+_SMALLEST_SIDE = 4
+
+
+def make_encoder(architecture: Architecture, shape: tuple[int, ...], hidden: int, key_size: int) -> nn.Sequential:
+    """From observations float32 `[n, *shape]`, channels first, to keys `[n, key_size]`.
+
+    Args:
+        architecture: `dense` has one hidden layer of `hidden` units (as in Hansen 2017); `convolutional` two layers
+            that halve the sides, and then one of `hidden` units.
+        shape: of an observation.
+        hidden: units of the hidden layer.
+        key_size: length of a key.
+
+    Raises:
+        ValueError: on observations too small for convolutions.
+    """
+    if architecture == "dense":
+        return nn.Sequential(nn.Flatten(), *dense(int(np.prod(shape)), hidden, key_size))
+    channels, height, width = _checked(shape)
+    return nn.Sequential(
+        nn.Conv2d(channels, _CHANNELS[0], kernel_size=4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(_CHANNELS[0], _CHANNELS[1], kernel_size=4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        *dense(_CHANNELS[1] * (height // 4) * (width // 4), hidden, key_size),
+    )
+
+
+def make_decoder(architecture: Architecture, shape: tuple[int, ...], hidden: int, key_size: int) -> nn.Sequential:
+    """From keys `[n, key_size]` to logits of pixels `[n, prod(shape)]`; `make_encoder` the other way round."""
+    if architecture == "dense":
+        return dense(key_size, hidden, int(np.prod(shape)))
+    channels, height, width = _checked(shape)
+    small, middle = (height // 4, width // 4), (height // 2, width // 2)
+    return nn.Sequential(
+        *dense(key_size, hidden, _CHANNELS[1] * small[0] * small[1]),
+        nn.ReLU(),
+        nn.Unflatten(1, (_CHANNELS[1], *small)),
+        _doubling(_CHANNELS[1], _CHANNELS[0], middle),
+        nn.ReLU(),
+        _doubling(_CHANNELS[0], channels, (height, width)),
+        nn.Flatten(),
+    )
+
+
+def dense(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """One hidden layer."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _doubling(channels: int, to_channels: int, sides: tuple[int, int]) -> nn.ConvTranspose2d:
+    # Halving loses the odd row or column, which is put back.
+    odd = (sides[0] % 2, sides[1] % 2)
+    return nn.ConvTranspose2d(channels, to_channels, kernel_size=4, stride=2, padding=1, output_padding=odd)
+
+
+def _checked(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape[1:]) < _SMALLEST_SIDE:
+        raise ValueError(
+            f"convolutions need observations [channels, height, width] of at least {_SMALLEST_SIDE} x "
+            f"{_SMALLEST_SIDE}, got {list(shape)}; take the dense architecture"
+        )
+    channels, height, width = shape
+    return channels, height, width

@@ -1,0 +1,43 @@
+"""Any shape goes through an encoder and comes back from a decoder; nonsense is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from agents.autoencoders import make_decoder, make_encoder
+
+SIDES = st.integers(4, 31)
+
+
+@given(st.sampled_from(["dense", "convolutional"]), st.integers(1, 4), SIDES, SIDES)
+def test_any_shape_goes_in_and_comes_back(architecture, channels, height, width):
+    shape = (channels, height, width)
+    encoder, decoder = (make(architecture, shape, 8, 5) for make in (make_encoder, make_decoder))
+    keys = encoder(torch.rand(2, *shape))
+    assert keys.shape == (2, 5)
+    assert decoder(keys).shape == (2, channels * height * width)
+
+
+@pytest.mark.parametrize("architecture", ["dense", "convolutional"])
+def test_a_pair_learns_what_goes_through(architecture):
+    torch.manual_seed(0)
+    images = (torch.rand(8, 1, 7, 9) > 0.5).float()
+    encoder, decoder = (make(architecture, (1, 7, 9), 32, 16) for make in (make_encoder, make_decoder))
+    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-2)
+    for _ in range(300):
+        loss = functional.binary_cross_entropy_with_logits(decoder(encoder(images)), images.flatten(1))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert ((decoder(encoder(images)) > 0) == (images.flatten(1) > 0.5)).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 9), (9, 9)])
+def test_what_is_too_small_for_convolutions_is_refused(shape):
+    for make in (make_encoder, make_decoder):
+        with pytest.raises(ValueError, match="take the dense architecture"):
+            make("convolutional", shape, 8, 5)
