@@ -48,14 +48,20 @@ class Freshening:
         self._next = 0
 
     @torch.no_grad()
-    def freshen(self, slots: Tensor) -> int:
-        """Embed the memories in distinct `slots`, int64 `[n]`, anew; how many were."""
+    def freshen(self, slots: Tensor, fresh: Tensor | None = None) -> int:
+        """Embed the memories in distinct `slots`, int64 `[n]`, anew; how many were.
+
+        Where that was done already for another end, `fresh [n, key_size]` saves doing it again.
+        """
         keys = self._store.keys[slots]
         if self._uncertainty is not None and len(slots):
             uncertainty = self._uncertainty(keys)
             trusted = uncertainty <= uncertainty.median()
             slots, keys = slots[trusted], keys[trusted]
-        self._store.set_keys(slots, self._encoder(self._reinstatement.recall(slots, keys)))
+            fresh = None if fresh is None else fresh[trusted]
+        if fresh is None:
+            fresh = self._encoder(self._reinstatement.recall(slots, keys))
+        self._store.set_keys(slots, fresh)
         return len(slots)
 
     def sweep(self) -> int:

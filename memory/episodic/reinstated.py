@@ -26,6 +26,11 @@ from memory.episodic.store import Store
 class Credit(Protocol):
     """A way for a loss to reach the encoder through stored memories."""
 
+    @property
+    def fresh(self) -> Tensor | None:
+        """What the encoder of now makes of the memories last attached, `[n, key_size]`, where that had to be known."""
+        ...
+
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
         """Keys `[n, key_size]` of the memories in distinct `slots`, int64 `[n]`, whose stored keys are given."""
         ...
@@ -53,6 +58,8 @@ class Credit(Protocol):
 
 class Frozen:
     """No credit: the encoder stays as it is. What every other mechanism must beat."""
+
+    fresh: Tensor | None = None
 
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
         return stored.detach()
@@ -165,7 +172,9 @@ class Exact(Frozen):
         self._reinstatement = reinstatement
 
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
-        return self._encoder(self._reinstatement.recall(slots, stored))
+        keys: Tensor = self._encoder(self._reinstatement.recall(slots, stored))
+        self.fresh = keys.detach()
+        return keys
 
 
 class Approximate(Exact):
@@ -273,6 +282,10 @@ class Hybrid:
     def __init__(self, reinstating: Credit, synthetic: SyntheticGradient) -> None:
         self._reinstating = reinstating
         self._synthetic = synthetic
+
+    @property
+    def fresh(self) -> Tensor | None:
+        return self._reinstating.fresh
 
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
         self._slots, self._attached = slots, self._reinstating.attach(slots, stored)

@@ -269,10 +269,11 @@ class VariationalAutoencoder(Autoencoder):
     """An autoencoder that knows how sure it is (Kingma and Welling 2013; proposed in Hansen 2017, section 4).
 
     The stored key is the mean of the code; `log_variance`, a network of its own, says from the key how far the code
-    may stray. Trained with codes that stray so far, the decoder takes keys that have gone a little stale.
+    may stray. Trained with codes that stray so far, the decoder takes keys that have gone a little stale. An encoder
+    that learns for another end has keys of any size, so straying is counted in root mean squares of the key.
 
     Args:
-        log_variance: from keys `[n, key_size]` to `[n, key_size]`.
+        log_variance: from keys of root mean square 1 `[n, key_size]` to `[n, key_size]`.
         divergence_weight: of the divergence from the unit normal, against the reconstruction.
         generator: what codes are drawn with.
     """
@@ -295,7 +296,7 @@ class VariationalAutoencoder(Autoencoder):
     @torch.no_grad()
     def uncertainty(self, keys: Tensor) -> Tensor:
         """Mean standard deviation of each key's code, `[n]`: large where the observation could be many."""
-        return (0.5 * self.log_variance(keys)).exp().mean(dim=1)
+        return (0.5 * self._log_variance_of(keys)).exp().mean(dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -312,11 +313,17 @@ class VariationalAutoencoder(Autoencoder):
     def _trained(self) -> list[nn.Parameter]:
         return [*self.decoder.parameters(), *self.log_variance.parameters()]
 
+    def _log_variance_of(self, keys: Tensor) -> Tensor:
+        found: Tensor = self.log_variance(functional.rms_norm(keys, keys.shape[1:]))
+        return found
+
     def _loss(self, keys: Tensor, pixels: Tensor) -> Tensor:
-        log_variance = self.log_variance(keys)
+        log_variance = self._log_variance_of(keys)
+        size = keys.detach().square().mean(dim=1, keepdim=True).sqrt()
         noise = torch.empty_like(keys).normal_(generator=self._generator)
-        reconstruction = super()._loss(keys + (0.5 * log_variance).exp() * noise, pixels)
-        divergence = 0.5 * (keys.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1).mean()
+        reconstruction = super()._loss(keys + size * (0.5 * log_variance).exp() * noise, pixels)
+        # The means are of size 1 by their unit, so that only the variances can diverge from a unit normal.
+        divergence = 0.5 * (log_variance.exp() - 1.0 - log_variance).sum(dim=1).mean()
         return reconstruction + self._divergence_weight * divergence
 
 

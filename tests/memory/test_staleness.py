@@ -164,3 +164,19 @@ def test_nothing_makes_way_while_there_is_room(parts):
     store.write(torch.rand(10, 5), torch.rand(10), np.arange(10, dtype=np.uint64), maximum, written_at=0)
     UncertainFirst(store, lambda keys: keys.norm(dim=1), torch.Generator()).make_way(40)
     assert (store.table.last_used[:10] >= 0).all()
+
+
+def test_keys_that_are_fresh_already_are_not_embedded_again(parts):
+    encoder, store, raw, _, _ = parts
+    move(encoder)
+    slots = torch.tensor([3, 1, 30])
+    with torch.no_grad():
+        fresh = encoder(raw.recall(slots, store.keys[slots]))
+    refuses = nn.Module()
+    assert Freshening(store, refuses, raw, 10).freshen(slots, fresh) == 3
+    assert torch.equal(store.keys[slots], fresh)
+    # Only the surer half of them, and each its own.
+    before = store.keys.clone()
+    sure = Freshening(store, refuses, raw, 10, uncertainty=lambda keys: torch.tensor([1.0, 0.1, 0.5]))
+    assert sure.freshen(slots, fresh + 1) == 2
+    assert torch.equal(store.keys[slots], torch.stack([before[3], fresh[1] + 1, fresh[2] + 1]))

@@ -1,0 +1,213 @@
+"""A memory whose encoder learns: encoder, store, credit, reinstatement and what keeps keys fresh, built to go together.
+
+Agents share it. What an agent does with it (which memories a query recalls, and what is asked of them) is the agent's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
+from agents.optimisers import load_optimiser
+from memory.episodic import Store
+from memory.episodic.drift import DriftPenalty
+from memory.episodic.freshening import Freshening, UncertainFirst
+from memory.episodic.reinstated import (
+    Approximate,
+    Backpropagation,
+    Credit,
+    Exact,
+    Frozen,
+    Hybrid,
+    Sample,
+    SyntheticGradient,
+    TrainableKeys,
+)
+from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
+from memory.episodic.staleness import Probe
+
+_PROBED = 500
+"""Memories whose true observations are kept to measure staleness on."""
+
+_DRIFT_UPDATES = 100
+"""Of the running mean that the drift penalty holds on to: two thirds of a memory's life in the paper's setting."""
+
+CreditName = Literal["frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid"]
+
+
+class LearningMemoryConfig(BaseModel):
+    """How a memory's encoder learns. The defaults are those of Hansen 2017, with exact reinstatement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    credit: CreditName = "exact"
+    """How the loss reaches the encoder through memories."""
+    reinstatement: Literal["raw", "lossless", "autoencoder", "variational_autoencoder"] = "autoencoder"
+    """How the observation behind a memory comes back."""
+    architecture: Architecture = "dense"
+    """Of encoder and decoder: one hidden layer, or two convolutions before it."""
+    hidden: int = Field(256, ge=1)
+    """Units of the hidden layer of every network."""
+    key_size: int = Field(256, ge=1)
+    """Length of an embedding."""
+    capacity: int = Field(5_000, ge=1)
+    """Memories held."""
+    eviction: Literal["oldest", "uncertain"] = "oldest"
+    """Which memory makes place: the oldest, or (variational autoencoder) one whose reconstruction is least certain."""
+    learning_rate: float = Field(1e-4, gt=0.0)
+    """Adam's, in every part."""
+    sampled: int = Field(0, ge=0)
+    """Memories that get credit in an update, drawn anew each time; 0: all."""
+    trust: float = Field(-1.0, ge=-1.0, le=1.0)
+    """Approximate: least cosine of stored and fresh embedding at which a memory gets credit; -1: always."""
+    label_conditioned: bool = True
+    """Synthetic: whether the gradient is foretold from the label too."""
+    synthetic_learning_rate: float = Field(1e-4, gt=0.0)
+    """Synthetic: Adam's, of the network that foretells."""
+    drift_penalty: float = Field(0.0, ge=0.0)
+    """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates; the paper: none."""
+    pretraining: int = Field(0, ge=0)
+    """Updates at the start in which the encoder stands still and the decoder learns ten times as fast."""
+    reconstruction_share: float = Field(0.0, ge=0.0)
+    """How much of the reconstruction error reaches the encoder; the paper: nothing."""
+    freshening: Literal["none", "recall", "sweep"] = "none"
+    """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
+    freshened: int = Field(500, ge=1)
+    """Sweep: memories embedded anew in an update."""
+    freshen_trusted: bool = False
+    """Variational autoencoder: freshen only the surer half of the memories at hand."""
+
+    @model_validator(mode="after")
+    def _knows_whom_to_trust(self) -> LearningMemoryConfig:
+        for needs, wanted in (("freshen_trusted", self.freshen_trusted), ("eviction", self.eviction == "uncertain")):
+            if wanted and self.reinstatement != "variational_autoencoder":
+                raise ValueError(
+                    f"{needs} needs reinstatement variational_autoencoder, which knows how sure it is, got "
+                    f"{self.reinstatement}"
+                )
+        return self
+
+
+@dataclass
+class LearningMemory:
+    """The parts, for an agent to use."""
+
+    encoder: nn.Module
+    """From observations float32 `[n, *shape]` to keys `[n, key_size]`."""
+    optimiser: torch.optim.Optimizer
+    """The encoder's."""
+    store: Store
+    credit: Credit
+    sample: Sample
+    drift_penalty: DriftPenalty
+    reinstatement: Reinstatement
+    freshening: Freshening
+    eviction: UncertainFirst | None
+    """What goes first; None where it is the oldest."""
+    probe: Probe
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and of what observations come back from."""
+        return self.store.nbytes + self.reinstatement.nbytes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        for name, part in self._parts().items():
+            if name == "optimiser":
+                load_optimiser(part, state[name])
+            else:
+                part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        # What goes first is known anew at every write.
+        del parts["eviction"]
+        return parts
+
+
+def make_learning_memory(
+    config: LearningMemoryConfig, shape: tuple[int, ...], context_size: int, generator: torch.Generator
+) -> LearningMemory:
+    """Build the parts.
+
+    Args:
+        config: which.
+        shape: of an observation.
+        context_size: length of what else is known of a memory when it is written.
+        generator: what all parts draw from.
+
+    Raises:
+        ValueError: on an architecture that does not go with the shape.
+    """
+    encoder = make_encoder(config.architecture, shape, config.hidden, config.key_size)
+    store = Store(config.capacity, config.key_size, eviction="fifo")
+    reinstatement = _reinstatement(config, shape, generator)
+    uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
+    first = uncertainty if config.eviction == "uncertain" else None
+    return LearningMemory(
+        encoder=encoder,
+        optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
+        store=store,
+        credit=_credit(config, encoder, store, reinstatement, context_size),
+        sample=Sample(config.sampled, generator),
+        drift_penalty=DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES),
+        reinstatement=reinstatement,
+        freshening=Freshening(
+            store, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
+        ),
+        eviction=UncertainFirst(store, first, generator) if first else None,
+        probe=Probe(store, shape, max(1, config.capacity // _PROBED)),
+    )
+
+
+def _reinstatement(config: LearningMemoryConfig, shape: tuple[int, ...], generator: torch.Generator) -> Reinstatement:
+    if config.reinstatement == "raw":
+        return Raw(config.capacity, shape)
+    if config.reinstatement == "lossless":
+        return Lossless(config.capacity, shape)
+    decoder = make_decoder(config.architecture, shape, config.hidden, config.key_size)
+    make_optimiser = partial(torch.optim.Adam, lr=config.learning_rate)
+    if config.reinstatement == "autoencoder":
+        return Autoencoder(decoder, shape, make_optimiser, config.pretraining)
+    log_variance = dense(config.key_size, config.hidden, config.key_size)
+    return VariationalAutoencoder(
+        decoder, log_variance, shape, make_optimiser, generator, pretraining=config.pretraining
+    )
+
+
+def _credit(
+    config: LearningMemoryConfig,
+    encoder: nn.Module,
+    store: Store,
+    reinstatement: Reinstatement,
+    context_size: int,
+) -> Credit:
+    if config.credit == "frozen":
+        return Frozen()
+    if config.credit == "trainable_keys":
+        return TrainableKeys(store, config.learning_rate)
+    if config.credit == "backpropagation":
+        return Backpropagation(encoder, config.capacity)
+    if config.credit == "exact":
+        return Exact(encoder, reinstatement)
+    if config.credit == "approximate":
+        return Approximate(encoder, reinstatement, config.trust)
+    context = context_size if config.label_conditioned else 0
+    model = dense(config.key_size + context, config.hidden, config.key_size)
+    # It foretells nothing before it has learned something.
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.synthetic_learning_rate)
+    synthetic = SyntheticGradient(model, optimiser, config.capacity, context)
+    return synthetic if config.credit == "synthetic" else Hybrid(Exact(encoder, reinstatement), synthetic)
