@@ -172,6 +172,9 @@ REPORTS = {
                     "lossless-sweep",
                     "lossless-held",
                     "lossless-recall-held",
+                    "lossless-fast",
+                    "lossless-recall-fast",
+                    "lossless-held-fast",
                 ),
             ),
             (

@@ -134,7 +134,7 @@ def test_the_loss_of_the_variational_autoencoder_is_the_bound():
     for key, picture in zip(keys, pixels, strict=True):
         for chance, pixel in zip(decoder(key[None]).sigmoid()[0], picture, strict=True):
             expected -= float((pixel * chance.log() + (1 - pixel) * (1 - chance).log()).detach())
-        expected += 0.5 * sum(float(one) ** 2 + np.exp(-40.0) - 1 + 40 for one in key)
+        expected += 0.5 * len(key) * (np.exp(-40.0) - 1 + 40)
     assert loss == pytest.approx(expected / 5, rel=1e-4)
     assert made.uncertainty(keys).tolist() == pytest.approx([np.exp(-20.0)] * 5)
 
@@ -150,3 +150,16 @@ def test_a_variational_autoencoder_goes_on_from_where_it_was_saved(tmp_path):
     checkpoint.save(tmp_path, first.state_dict(), 1)
     second.load_state_dict(checkpoint.load(tmp_path)[1])
     assert [first.learn(keys, observations) for _ in range(3)] == [second.learn(keys, observations) for _ in range(3)]
+
+
+def test_how_far_a_code_may_stray_goes_with_the_size_of_its_key():
+    _, decoder, log_variance = networks(key_size=3, pixels=4)
+    keys = torch.randn(5, 3)
+    made = VariationalAutoencoder(decoder, log_variance, (2, 2), adam, torch.Generator())
+    torch.testing.assert_close(made.uncertainty(keys), made.uncertainty(100 * keys))
+    strayed = []
+    decoder.register_forward_pre_hook(lambda _, given: strayed.append(given[0].detach()))
+    for size in (1.0, 100.0):
+        made._generator.manual_seed(0)
+        made._loss(size * keys, torch.rand(5, 4))
+    torch.testing.assert_close(strayed[1], 100 * strayed[0])
