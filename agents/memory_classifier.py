@@ -93,8 +93,8 @@ class MemoryClassifier:
     @torch.no_grad()
     def class_probabilities(self, queries: Tensor) -> Tensor:
         """What the memory says of queries `[batch, key_size]`: `[batch, num_classes]`."""
-        recall = self.memory.store.read_all(queries, self.kernel)
-        return recall.weights @ self._one_hot(recall.values[0])
+        store = self.memory.store
+        return self.kernel.weights(self.kernel.similarities(queries, store.keys)) @ self._one_hot(store.values)
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""

@@ -13,8 +13,6 @@ class Recall:
 
     A row that found fewer neighbours than the widest row of its batch is padded by repeating its nearest memory at an
     infinite distance and weight 0: every entry points at a real memory.
-
-    Where all queries recalled the same memories, what is the same for all may have a batch of 1.
     """
 
     indices: Tensor

@@ -123,35 +123,6 @@ class Store:
             found = nearest_in_own(self.table, queries, number, neighbours)
             return recalled(self.table, queries, number, found, kernel, touch)
 
-    def read_all(self, queries: Tensor, kernel: Kernel) -> Recall:
-        """Recall every memory for each query, in the order of their slots; only weights and distances differ by query.
-
-        Args:
-            queries: `[batch, key_size]`.
-            kernel: what weighs them.
-
-        Returns:
-            A detached recall of width `len(self)`, all but weights and distances of a batch of 1 and views of what is
-            stored, which are good until the next write.
-
-        Raises:
-            ValueError: on queries of another shape or type or that are not finite, or an empty store.
-        """
-        self.check_queries(queries)
-        if not len(self):
-            raise ValueError("an empty store cannot be read: write to it first")
-        with torch.no_grad():
-            keys = self.keys[None]
-            valid = torch.ones(1, len(self), dtype=torch.bool, device=self.device)
-            return Recall(
-                indices=torch.arange(len(self), device=self.device)[None],
-                distances=torch.cdist(queries, keys[0], compute_mode="use_mm_for_euclid_dist"),
-                keys=keys,
-                values=self.values[None],
-                weights=kernel(queries, keys, valid),
-                written_at=self.written_at[None],
-            )
-
     def write(
         self,
         keys: Tensor,
