@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 Architecture = Literal["dense", "convolutional"]
 
@@ -13,13 +13,27 @@ _CHANNELS = (16, 32)
 _SMALLEST_SIDE = 4
 
 
-def make_encoder(architecture: Architecture, shape: tuple[int, ...], hidden: int, key_size: int) -> nn.Sequential:
+class Scale(nn.Module):
+    """Divides by the largest value there can be."""
+
+    def __init__(self, high: float) -> None:
+        super().__init__()
+        self.high = high
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return observations / self.high
+
+
+def make_encoder(
+    architecture: Architecture, shape: tuple[int, ...], high: float, hidden: int, key_size: int
+) -> nn.Sequential:
     """From observations float32 `[n, *shape]`, channels first, to keys `[n, key_size]`.
 
     Args:
         architecture: `dense` has one hidden layer of `hidden` units (as in Hansen 2017); `convolutional` two layers
             that halve the sides, and then one of `hidden` units.
         shape: of an observation.
+        high: the largest value in one.
         hidden: units of the hidden layer.
         key_size: length of a key.
 
@@ -27,9 +41,10 @@ def make_encoder(architecture: Architecture, shape: tuple[int, ...], hidden: int
         ValueError: on observations too small for convolutions.
     """
     if architecture == "dense":
-        return nn.Sequential(nn.Flatten(), *dense(int(np.prod(shape)), hidden, key_size))
+        return nn.Sequential(Scale(high), nn.Flatten(), *dense(int(np.prod(shape)), hidden, key_size))
     channels, height, width = _checked(shape)
     return nn.Sequential(
+        Scale(high),
         nn.Conv2d(channels, _CHANNELS[0], kernel_size=4, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(_CHANNELS[0], _CHANNELS[1], kernel_size=4, stride=2, padding=1),
@@ -40,7 +55,7 @@ def make_encoder(architecture: Architecture, shape: tuple[int, ...], hidden: int
 
 
 def make_decoder(architecture: Architecture, shape: tuple[int, ...], hidden: int, key_size: int) -> nn.Sequential:
-    """From keys `[n, key_size]` to logits of pixels `[n, prod(shape)]`; `make_encoder` the other way round."""
+    """From keys `[n, key_size]` to logits of pixels `[n, prod(shape)]`; the encoder the other way round."""
     if architecture == "dense":
         return dense(key_size, hidden, int(np.prod(shape)))
     channels, height, width = _checked(shape)

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from agents.agent import WorldSpec
 from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
 from agents.optimisers import load_optimiser
 from memory.episodic import Store
@@ -137,22 +138,23 @@ class LearningMemory:
 
 
 def make_learning_memory(
-    config: LearningMemoryConfig, shape: tuple[int, ...], context_size: int, generator: torch.Generator
+    config: LearningMemoryConfig, world: WorldSpec, context_size: int, generator: torch.Generator
 ) -> LearningMemory:
     """Build the parts.
 
     Args:
         config: which.
-        shape: of an observation.
+        world: whose observations it is of.
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
 
     Raises:
         ValueError: on an architecture that does not go with the shape.
     """
-    encoder = make_encoder(config.architecture, shape, config.hidden, config.key_size)
+    shape, high = world.observation_shape, world.observation_high
+    encoder = make_encoder(config.architecture, shape, high, config.hidden, config.key_size)
     store = Store(config.capacity, config.key_size, eviction="fifo")
-    reinstatement = _reinstatement(config, shape, generator)
+    reinstatement = _reinstatement(config, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
     first = uncertainty if config.eviction == "uncertain" else None
     return LearningMemory(
@@ -171,7 +173,8 @@ def make_learning_memory(
     )
 
 
-def _reinstatement(config: LearningMemoryConfig, shape: tuple[int, ...], generator: torch.Generator) -> Reinstatement:
+def _reinstatement(config: LearningMemoryConfig, world: WorldSpec, generator: torch.Generator) -> Reinstatement:
+    shape, high = world.observation_shape, world.observation_high
     if config.reinstatement == "raw":
         return Raw(config.capacity, shape)
     if config.reinstatement == "lossless":
@@ -179,10 +182,10 @@ def _reinstatement(config: LearningMemoryConfig, shape: tuple[int, ...], generat
     decoder = make_decoder(config.architecture, shape, config.hidden, config.key_size)
     make_optimiser = partial(torch.optim.Adam, lr=config.learning_rate)
     if config.reinstatement == "autoencoder":
-        return Autoencoder(decoder, shape, make_optimiser, config.pretraining)
+        return Autoencoder(decoder, shape, make_optimiser, high, config.pretraining)
     log_variance = dense(config.key_size, config.hidden, config.key_size)
     return VariationalAutoencoder(
-        decoder, log_variance, shape, make_optimiser, generator, pretraining=config.pretraining
+        decoder, log_variance, shape, make_optimiser, generator, high=high, pretraining=config.pretraining
     )
 
 

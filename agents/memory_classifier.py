@@ -19,7 +19,6 @@ from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, LearningMemoryConfig, make_learning_memory
 from memory.episodic import CosineSoftmax, maximum
 from memory.episodic.reinstated import scale_gradient
-from memory.episodic.reinstatement import scaled
 
 
 class MemoryClassifierConfig(LearningMemoryConfig):
@@ -52,7 +51,7 @@ class MemoryClassifier:
         if not len(self.memory.store):
             return self.rng.integers(0, self.num_classes, len(observations))
         with torch.no_grad():
-            chances = self.class_probabilities(self.memory.encoder(scaled(torch.from_numpy(observations))))
+            chances = self.class_probabilities(self.memory.encoder(torch.from_numpy(observations).float()))
         return chances.argmax(dim=1).numpy()
 
     def observe(self, transition: Transition) -> None:
@@ -69,7 +68,7 @@ class MemoryClassifier:
         (observations, labels), self._revealed = self._revealed, None
         metrics = {"charts/accuracy": self._accuracy}
         self.memory.optimiser.zero_grad(set_to_none=True)
-        embedded = self.memory.encoder(scaled(observations))
+        embedded = self.memory.encoder(observations.float())
         # What an image's own embedding is asked for, as a memory-to-be, gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
         if len(self.memory.store) and self.updates >= self.config.pretraining:
@@ -149,7 +148,7 @@ class MemoryClassifier:
         self.memory.reinstatement.remember(slots, observations)
         self.memory.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
-        drift = self.memory.drift_penalty.penalise(scaled(observations), keys)
+        drift = self.memory.drift_penalty.penalise(observations.float(), keys)
         if drift is not None:
             metrics["losses/drift"] = drift
         return metrics
@@ -170,5 +169,5 @@ def make_memory_classifier(
 ) -> MemoryClassifier:
     """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    memory = make_learning_memory(config, world.observation_shape, world.num_actions, generator)
+    memory = make_learning_memory(config, world, world.num_actions, generator)
     return MemoryClassifier(memory, world.num_actions, rng, config)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from memory.episodic.reinstatement import Reinstatement, scaled
+from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.store import Store
 
 
@@ -160,7 +160,7 @@ class Backpropagation(Frozen):
     def _pass(self, weights: dict[str, Tensor], observations: Tensor) -> None:
         """Make the pass of the next number, and keep it."""
         weights = {name: weight.requires_grad_() for name, weight in weights.items()}
-        keys = functional_call(self._encoder, weights, scaled(observations))
+        keys = functional_call(self._encoder, weights, observations.float())
         self._passes[self._next] = weights, observations, keys
 
 

@@ -1,7 +1,7 @@
 """How the observation behind a memory comes back, so that it can be embedded again (Hansen 2017, section 2.3).
 
-Observations are uint8 going in and float32 from 0 to 1 coming back. They are kept by slot, one for each memory of a
-store, or not at all: an autoencoder makes them from the stored key.
+Observations are uint8 going in and float32 coming back, on the same scale. They are kept by slot, one for each memory
+of a store, or not at all: an autoencoder makes them from the stored key.
 """
 
 from __future__ import annotations
@@ -15,11 +15,6 @@ import zstandard
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
-
-
-def scaled(observations: Tensor) -> Tensor:
-    """Observations uint8 as encoders take them: float32 from 0 to 1."""
-    return observations.to(torch.float32).div_(255.0)
 
 
 class Reinstatement(Protocol):
@@ -63,7 +58,7 @@ class Raw:
         self._filled = max(self._filled, int(slots.max()) + 1)
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
-        return scaled(self._observations[slots])
+        return self._observations[slots].float()
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         return None
@@ -137,7 +132,7 @@ class Lossless:
         for row, slot in enumerate(slots.tolist()):
             decompressor = self._decompressors[int(self._made_with[slot])]
             content[row] = np.frombuffer(decompressor.decompress(self._frames[slot], max_output_size=size), np.uint8)
-        return scaled(torch.from_numpy(content).view(-1, *self._shape))
+        return torch.from_numpy(content).view(-1, *self._shape).float()
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         return None
@@ -207,6 +202,7 @@ class Autoencoder:
         decoder: from keys `[n, key_size]` to logits of pixels `[n, prod(shape)]`.
         shape: of an observation.
         make_optimiser: builds the decoder's optimiser from its parameters.
+        high: the largest value in an observation.
         pretraining: batches at the start that it learns from ten times as fast. After them it should be slow: a decoder
             that keeps pace with the encoder makes of an old key what the encoder of now would have made that key of,
             and so hides that the key is old.
@@ -217,10 +213,12 @@ class Autoencoder:
         decoder: nn.Module,
         shape: tuple[int, ...],
         make_optimiser: Callable[[Any], torch.optim.Optimizer],
+        high: float = 255.0,
         pretraining: int = 0,
     ) -> None:
         self.decoder = decoder
         self._shape = shape
+        self._high = high
         self.optimiser = make_optimiser(self._trained())
         self._schedule = LambdaLR(self.optimiser, lambda batch: 10.0 if batch < pretraining else 1.0)
 
@@ -229,10 +227,10 @@ class Autoencoder:
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.decoder(keys).sigmoid().view(-1, *self._shape)
+            return self.decoder(keys).sigmoid().mul_(self._high).view(-1, *self._shape)
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
-        pixels = scaled(observations.flatten(1))
+        pixels = observations.flatten(1) / self._high
         loss = self._loss(keys, pixels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -286,12 +284,13 @@ class VariationalAutoencoder(Autoencoder):
         make_optimiser: Callable[[Any], torch.optim.Optimizer],
         generator: torch.Generator,
         divergence_weight: float = 1.0,
+        high: float = 255.0,
         pretraining: int = 0,
     ) -> None:
         self.log_variance = log_variance
         self._generator = generator
         self._divergence_weight = divergence_weight
-        super().__init__(decoder, shape, make_optimiser, pretraining)
+        super().__init__(decoder, shape, make_optimiser, high, pretraining)
 
     @torch.no_grad()
     def uncertainty(self, keys: Tensor) -> Tensor:

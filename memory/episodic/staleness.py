@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.reinstatement import Reinstatement, scaled
+from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.store import Store
 
 Decide = Callable[[Tensor, Tensor], Tensor]
@@ -65,7 +65,7 @@ class Probe:
         if len(slots) < 2 * neighbours:
             return {}
         stored, values = self._store.keys[slots], self._store.values[slots]
-        fresh = encoder(scaled(self._observations[: len(slots)]))
+        fresh = encoder(self._observations[: len(slots)].float())
         drift = (fresh - stored).norm(dim=1)
         apart = torch.pdist(fresh).median().clamp_min(1e-12)
         older = self._store.written_at[slots] <= self._store.written_at[slots].median()

@@ -16,7 +16,7 @@ SIDES = st.integers(4, 31)
 @given(st.sampled_from(["dense", "convolutional"]), st.integers(1, 4), SIDES, SIDES)
 def test_any_shape_goes_in_and_comes_back(architecture, channels, height, width):
     shape = (channels, height, width)
-    encoder, decoder = (make(architecture, shape, 8, 5) for make in (make_encoder, make_decoder))
+    encoder, decoder = make_encoder(architecture, shape, 255.0, 8, 5), make_decoder(architecture, shape, 8, 5)
     keys = encoder(torch.rand(2, *shape))
     assert keys.shape == (2, 5)
     assert decoder(keys).shape == (2, channels * height * width)
@@ -26,7 +26,8 @@ def test_any_shape_goes_in_and_comes_back(architecture, channels, height, width)
 def test_a_pair_learns_what_goes_through(architecture):
     torch.manual_seed(0)
     images = (torch.rand(8, 1, 7, 9) > 0.5).float()
-    encoder, decoder = (make(architecture, (1, 7, 9), 32, 16) for make in (make_encoder, make_decoder))
+    encoder = make_encoder(architecture, (1, 7, 9), 1.0, 32, 16)
+    decoder = make_decoder(architecture, (1, 7, 9), 32, 16)
     optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-2)
     for _ in range(300):
         loss = functional.binary_cross_entropy_with_logits(decoder(encoder(images)), images.flatten(1))
@@ -38,6 +39,15 @@ def test_a_pair_learns_what_goes_through(architecture):
 
 @pytest.mark.parametrize("shape", [(1, 3, 9), (9, 9)])
 def test_what_is_too_small_for_convolutions_is_refused(shape):
-    for make in (make_encoder, make_decoder):
-        with pytest.raises(ValueError, match="take the dense architecture"):
-            make("convolutional", shape, 8, 5)
+    with pytest.raises(ValueError, match="take the dense architecture"):
+        make_encoder("convolutional", shape, 255.0, 8, 5)
+    with pytest.raises(ValueError, match="take the dense architecture"):
+        make_decoder("convolutional", shape, 8, 5)
+
+
+def test_observations_count_by_their_own_scale():
+    torch.manual_seed(0)
+    bytes_, bits = (make_encoder("dense", (1, 5, 5), high, 8, 5) for high in (255.0, 1.0))
+    bits.load_state_dict(bytes_.state_dict())
+    observations = torch.rand(3, 1, 5, 5)
+    torch.testing.assert_close(bytes_(255 * observations), bits(observations))

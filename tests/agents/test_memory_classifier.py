@@ -42,7 +42,7 @@ def test_it_remembers_the_newest_images_with_their_labels(digits):
     )
     with torch.no_grad():
         pixels = agent.memory.reinstatement.recall(torch.arange(120), agent.memory.store.keys)
-    images = (pixels * 255).round().to(torch.uint8)
+    images = pixels.round().to(torch.uint8)
     pictures, labels = load_images(str(digits), "train")
     known = {picture.tobytes(): label for picture, label in zip(pictures, labels, strict=True)}
     for image, label in zip(images[:, 0].numpy(), agent.memory.store.values.tolist(), strict=True):
@@ -86,7 +86,7 @@ def test_no_gradient_goes_through_the_query(digits):
     agent, _ = life(digits, 400, reinstatement="raw")
     observations = torch.randint(0, 256, (4, 1, 6, 6), dtype=torch.uint8)
     agent.memory.encoder.zero_grad(set_to_none=True)
-    queries = agent.memory.encoder(observations / 255)
+    queries = agent.memory.encoder(observations.float())
     agent._assign_credit(queries.detach(), torch.tensor([1, 2, 3, 4]))
     found = [parameter.grad.clone() for parameter in agent.memory.encoder.parameters()]
     agent.memory.encoder.zero_grad(set_to_none=True)

@@ -37,7 +37,7 @@ def make_encoder():
 
 
 def observations_of(count):
-    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8)
+    return torch.randint(0, 3, (count, *SHAPE), dtype=torch.uint8)
 
 
 def loss_of(keys, queries, labels, wanted):
@@ -65,7 +65,7 @@ def one_update(credit, encoder, stored, labels, queries, wanted):
 def problem():
     encoder, observations = make_encoder(), observations_of(CAPACITY)
     with torch.no_grad():
-        stored = encoder(observations.float() / 255)
+        stored = encoder(observations.float())
     return encoder, observations, stored, torch.randint(0, CLASSES, (CAPACITY,)), torch.randn(5, KEY_SIZE)
 
 
@@ -83,7 +83,7 @@ def test_with_every_pass_kept_backpropagation_is_autograd(problem):
     for piece in slots.split(5):
         credit.remember(piece, observations[piece], torch.zeros(0), torch.zeros(0))
         weights.append({name: one.detach().clone().requires_grad_() for name, one in encoder.named_parameters()})
-        kept.append((piece, functional_call(encoder, weights[-1], observations[piece].float() / 255)))
+        kept.append((piece, functional_call(encoder, weights[-1], observations[piece].float())))
         with torch.no_grad():
             for parameter in encoder.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
@@ -116,10 +116,10 @@ def test_backpropagation_agrees_with_finite_differences():
     encoder = make_encoder().double()
     observations, wanted = observations_of(4), torch.tensor([1, 0])
     labels, queries = torch.tensor([0, 1, 2, 1]), torch.randn(2, KEY_SIZE, dtype=torch.float64)
-    stored = encoder(observations.double() / 255).detach()
+    stored = encoder(observations.double()).detach()
 
     def loss_at() -> float:
-        keys = encoder(observations.double() / 255)
+        keys = encoder(observations.double())
         weights = CosineSoftmax(0.3)(queries, keys[None], torch.ones(1, 4, dtype=torch.bool))
         chances = weights @ nn.functional.one_hot(labels, CLASSES).double()
         return nn.functional.nll_loss(chances.log(), wanted).item()
@@ -128,7 +128,7 @@ def test_backpropagation_agrees_with_finite_differences():
     weights = CosineSoftmax(0.3)(queries, leaf[None], torch.ones(1, 4, dtype=torch.bool))
     nn.functional.nll_loss((weights @ nn.functional.one_hot(labels, CLASSES).double()).log(), wanted).backward()
     encoder.zero_grad(set_to_none=True)
-    encoder(observations.double() / 255).backward(leaf.grad)
+    encoder(observations.double()).backward(leaf.grad)
     for parameter in encoder.parameters():
         flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
         for index in range(0, len(flat), 7):
@@ -162,7 +162,7 @@ def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_wi
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
-        fresh = encoder(observations.float() / 255)
+        fresh = encoder(observations.float())
     exact, approximate = Exact(encoder, raw), Approximate(encoder, raw)
     slots = torch.arange(CAPACITY)
     torch.testing.assert_close(exact.attach(slots, stored), fresh)
@@ -172,7 +172,7 @@ def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_wi
     leaf = stored.clone().requires_grad_()
     loss_of(leaf, queries, labels, wanted).backward()
     encoder.zero_grad(set_to_none=True)
-    encoder(observations.float() / 255).backward(leaf.grad)
+    encoder(observations.float()).backward(leaf.grad)
     expected = gradients(encoder)
     assert_same(one_update(approximate, encoder, stored, labels, queries, wanted)[1], expected)
 
@@ -180,7 +180,7 @@ def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_wi
     agree = nn.functional.cosine_similarity(fresh, stored, dim=1)
     trusting = Approximate(encoder, raw, trust=agree.median().item())
     encoder.zero_grad(set_to_none=True)
-    encoder(observations.float() / 255).backward(leaf.grad * (agree >= agree.median())[:, None])
+    encoder(observations.float()).backward(leaf.grad * (agree >= agree.median())[:, None])
     expected = gradients(encoder)
     assert_same(one_update(trusting, encoder, stored, labels, queries, wanted)[1], expected)
 

@@ -21,11 +21,11 @@ def parts():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(9, 5))
     store, raw = Store(COUNT, 5, eviction="fifo"), Raw(COUNT, SHAPE)
     probe = Probe(store, SHAPE, stride=2)
-    observations = torch.randint(0, 256, (COUNT, *SHAPE), dtype=torch.uint8)
+    observations = torch.randint(0, 3, (COUNT, *SHAPE), dtype=torch.uint8)
     for start in range(0, COUNT, 8):
         piece = observations[start : start + 8]
         with torch.no_grad():
-            keys = encoder(piece / 255)
+            keys = encoder(piece.float())
         store.write(keys, torch.rand(8), np.arange(start, start + 8, dtype=np.uint64), maximum, written_at=start)
         slots = store.find(np.arange(start, start + 8, dtype=np.uint64))
         raw.remember(slots, piece)
@@ -104,7 +104,7 @@ def test_a_sweep_freshens_all_in_turn_within_its_budget(parts):
     encoder, store, raw, probe, observations = parts
     move(encoder)
     with torch.no_grad():
-        fresh = encoder(observations / 255)
+        fresh = encoder(observations.float())
     stale = store.keys.clone()
     freshening = Freshening(store, encoder, raw, budget=15)
     assert freshening.sweep() == 15
@@ -123,7 +123,7 @@ def test_only_what_is_trusted_is_freshened(parts):
     encoder, store, raw, _, observations = parts
     move(encoder)
     with torch.no_grad():
-        fresh = encoder(observations / 255)
+        fresh = encoder(observations.float())
     stale = store.keys.clone()
     uncertainty = torch.arange(COUNT, 0.0, -1.0)
     freshening = Freshening(store, encoder, raw, COUNT, lambda keys: uncertainty)
@@ -134,10 +134,10 @@ def test_only_what_is_trusted_is_freshened(parts):
 
 def test_a_probe_keeps_what_was_written_last(parts):
     encoder, store, _, probe, _ = parts
-    newer = torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8)
+    newer = torch.randint(0, 3, (4, *SHAPE), dtype=torch.uint8)
     numbers = np.arange(100, 104, dtype=np.uint64)
     with torch.no_grad():
-        store.write(encoder(newer / 255), torch.rand(4), numbers, maximum, written_at=90)
+        store.write(encoder(newer.float()), torch.rand(4), numbers, maximum, written_at=90)
     slots = store.find(numbers)
     probe.remember(slots, newer)
     assert probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
