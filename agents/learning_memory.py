@@ -169,7 +169,7 @@ def make_learning_memory(
             store, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
         eviction=UncertainFirst(store, first, generator) if first else None,
-        probe=Probe(store, shape, max(1, config.capacity // _PROBED)),
+        probe=Probe(store, shape, _PROBED, generator),
     )
 
 

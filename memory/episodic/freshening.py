@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.store import Store
+from memory.episodic.table import Slots
 
 Uncertainty = Callable[[Tensor], Tensor]
 
@@ -22,7 +23,7 @@ class Freshening:
     """Embeds memories anew, in turn or on demand.
 
     Args:
-        store: whose keys are replaced.
+        memory: whose keys are replaced.
         encoder: from observations float32 `[n, *shape]` to keys.
         reinstatement: how observations come back.
         budget: most memories embedded anew in one sweep.
@@ -32,7 +33,7 @@ class Freshening:
 
     def __init__(
         self,
-        store: Store,
+        memory: Slots,
         encoder: nn.Module,
         reinstatement: Reinstatement,
         budget: int,
@@ -40,7 +41,7 @@ class Freshening:
     ) -> None:
         if budget < 1:
             raise ValueError(f"budget must be at least 1, got {budget}")
-        self._store = store
+        self._memory = memory
         self._encoder = encoder
         self._reinstatement = reinstatement
         self._budget = budget
@@ -53,7 +54,7 @@ class Freshening:
 
         Where that was done already for another end, `fresh [n, key_size]` saves doing it again.
         """
-        keys = self._store.keys[slots]
+        keys = self._memory.table.keys[self._memory.rows_of(slots)]
         if self._uncertainty is not None and len(slots):
             uncertainty = self._uncertainty(keys)
             trusted = uncertainty <= uncertainty.median()
@@ -61,15 +62,18 @@ class Freshening:
             fresh = None if fresh is None else fresh[trusted]
         if fresh is None:
             fresh = self._encoder(self._reinstatement.recall(slots, keys))
-        self._store.set_keys(slots, fresh)
+        if not fresh.isfinite().all():
+            raise ValueError("fresh keys must be finite, got NaN or infinity")
+        self._memory.table.place_keys(self._memory.rows_of(slots), fresh)
         return len(slots)
 
     def sweep(self) -> int:
         """Embed the next memories in turn anew, as many as the budget allows; how many were."""
-        count = min(self._budget, len(self._store))
-        slots = (torch.arange(count) + self._next) % max(1, len(self._store))
-        self._next = (self._next + count) % max(1, len(self._store))
-        return self.freshen(slots)
+        filled = self._memory.filled_slots()
+        count = min(self._budget, len(filled))
+        turn = (torch.arange(count) + self._next) % max(1, len(filled))
+        self._next = (self._next + count) % max(1, len(filled))
+        return self.freshen(filled[turn])
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sweep stands."""

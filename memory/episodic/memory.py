@@ -45,6 +45,7 @@ class EpisodicMemory:
     ) -> None:
         if num_actions < 1 or neighbours < 1:
             raise ValueError(f"num_actions and neighbours must be at least 1, got {num_actions} and {neighbours}")
+        self.capacity = capacity
         self.neighbours = neighbours
         self.kernel = kernel
         self.table = Table(num_actions, key_size, device, counts_use=eviction == "lru")
@@ -102,6 +103,36 @@ class EpisodicMemory:
             raise ValueError("an empty store cannot be read: write to it first")
         found = nearest_in_own(self.table, queries, actions, self.neighbours)
         return recalled(self.table, queries, actions, found, self.kernel, touch)
+
+    def slots_of(self, actions: Tensor, hashes: np.ndarray) -> Tensor:
+        """Where states are stored for their actions, int64 `[batch]`; -1 where they are not.
+
+        Unlike those of a store, these slots tell apart memories of different actions: `action * capacity + slot`.
+
+        Args:
+            actions: int64 `[batch]`.
+            hashes: uint64 `[batch]`.
+        """
+        slots = torch.full((len(hashes),), -1, device=actions.device)
+        for action in actions.unique().tolist():
+            mine = actions == action
+            found = self.stores[action].find(hashes[mine.cpu().numpy()])
+            slots[mine] = torch.where(found >= 0, found + action * self.capacity, found)
+        return slots
+
+    def rows_of(self, slots: Tensor) -> Tensor:
+        """The table's rows of slots that tell actions apart, int64 `[n]`."""
+        return slots % self.capacity + self.table.starts(slots // self.capacity)
+
+    def filled_slots(self) -> Tensor:
+        """All slots that hold a memory, in the order of the actions, int64 `[n]`."""
+        device = self.table.keys.device
+        return torch.cat(
+            [
+                torch.arange(len(store), device=device) + action * self.capacity
+                for action, store in enumerate(self.stores)
+            ]
+        )
 
     def exact(self, hashes: np.ndarray, touch: bool = True) -> tuple[Tensor, Tensor]:
         """The values of states stored before, by their hash, in every action's store.

@@ -9,39 +9,64 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memory.episodic.kernels import Kernel
 from memory.episodic.reinstatement import Reinstatement
-from memory.episodic.store import Store
+from memory.episodic.table import Slots
 
 Decide = Callable[[Tensor, Tensor], Tensor]
 """From kernel weights `[n, n]` and values `[n]` to what is decided, `[n]`."""
 
 
 class Probe:
-    """The true observations of every `stride`-th slot of a store.
+    """The true observations of some memories, all that were ever written being as likely to be among them.
 
-    Costs the bytes of those observations, and a look the forward pass of all of them.
+    A slot stays with the probe when its memory is evicted for another. Costs the bytes of those observations, and a
+    look the forward pass of all of them.
 
     Args:
-        store: the memories.
+        memory: what is probed.
         shape: of an observation.
-        stride: slots for each that is kept.
+        count: most memories whose observations are kept.
+        generator: what draws them.
     """
 
-    def __init__(self, store: Store, shape: tuple[int, ...], stride: int) -> None:
-        if stride < 1:
-            raise ValueError(f"stride must be at least 1, got {stride}")
-        self._store = store
-        self._stride = stride
-        self._observations = torch.zeros(-(-store.capacity // stride), *shape, dtype=torch.uint8)
+    def __init__(self, memory: Slots, shape: tuple[int, ...], count: int, generator: torch.Generator) -> None:
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        self._memory = memory
+        self._observations = torch.zeros(count, *shape, dtype=torch.uint8)
+        self._place_of: dict[int, int] = {}
+        self._seen = 0
+        self._generator = generator
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
-        """Keep what belongs to the probe of observations uint8 `[n, *shape]` just written to `slots`."""
-        mine = slots % self._stride == 0
-        self._observations[slots[mine] // self._stride] = observations[mine]
+        """Keep what belongs to the probe of observations uint8 `[n, *shape]` just written to distinct `slots`."""
+        draws = torch.rand(len(slots), generator=self._generator).tolist()
+        for slot, draw, observation in zip(slots.tolist(), draws, observations, strict=True):
+            place = self._place_of.get(slot)
+            if place is None:
+                place = self._place_for(draw)
+                if place is None:
+                    continue
+                self._place_of[slot] = place
+            self._observations[place] = observation
+
+    def _place_for(self, draw: float) -> int | None:
+        """A place for one more slot, with the chance that reservoir sampling gives it."""
+        self._seen += 1
+        count = len(self._observations)
+        if len(self._place_of) < count:
+            return len(self._place_of)
+        place = int(draw * self._seen)
+        if place >= count:
+            return None
+        leaving = next(slot for slot, at in self._place_of.items() if at == place)
+        del self._place_of[leaving]
+        return place
 
     @torch.no_grad()
     def staleness(
@@ -61,14 +86,15 @@ class Probe:
             neighbours: of which recall is measured.
             decide: what an agent does with the answer; None leaves decisions out.
         """
-        slots = torch.arange(0, len(self._store), self._stride)
+        slots = torch.tensor([*self._place_of], dtype=torch.int64)
         if len(slots) < 2 * neighbours:
             return {}
-        stored, values = self._store.keys[slots], self._store.values[slots]
-        fresh = encoder(self._observations[: len(slots)].float())
+        table, rows = self._memory.table, self._memory.rows_of(slots)
+        stored, values, written_at = table.keys[rows], table.values[rows], table.written_at[rows]
+        fresh = encoder(self._observations[[*self._place_of.values()]].float())
         drift = (fresh - stored).norm(dim=1)
         apart = torch.pdist(fresh).median().clamp_min(1e-12)
-        older = self._store.written_at[slots] <= self._store.written_at[slots].median()
+        older = written_at <= written_at.median()
         metrics = {
             "key_drift": float(drift.mean() / apart),
             "key_drift_older_half": float(drift[older].mean() / apart),
@@ -81,12 +107,21 @@ class Probe:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The observations kept."""
-        return {"observations": self._observations}
+        """The observations kept, and whose they are."""
+        return {
+            "observations": self._observations,
+            "slots": np.array([*self._place_of], dtype=np.int64),
+            "places": np.array([*self._place_of.values()], dtype=np.int64),
+            "seen": self._seen,
+            "generator": self._generator.get_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
         self._observations.copy_(state["observations"])
+        self._place_of = dict(zip(state["slots"].tolist(), state["places"].tolist(), strict=True))
+        self._seen = state["seen"]
+        self._generator.set_state(state["generator"])
 
 
 def compared(

@@ -160,6 +160,14 @@ class Store:
         """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
         self.table.touch(slots + self._filled.start)
 
+    def rows_of(self, slots: Tensor) -> Tensor:
+        """The table's rows of `slots`, int64 `[n]`."""
+        return slots + self._filled.start
+
+    def filled_slots(self) -> Tensor:
+        """All slots that hold a memory, int64 `[n]`."""
+        return torch.arange(len(self), device=self.device)
+
     def expire(self, slots: Tensor) -> None:
         """Have the memories in `slots`, int64 `[batch]`, evicted before all others, unless they are used until then."""
         self._check_slots(slots)

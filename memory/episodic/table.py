@@ -5,6 +5,8 @@ Side by side, all stores are searched by a single matrix product; together, one 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -119,3 +121,20 @@ class Table:
     def _reach(self, squared_norms: Tensor) -> None:
         if len(squared_norms):
             self.reach = max(self.reach, squared_norms.max().sqrt().item())
+
+
+class Slots(Protocol):
+    """Memories known by their slots, whichever rows of a table they are in: a slot is a memory's for life."""
+
+    @property
+    def table(self) -> Table:
+        """Where they are."""
+        ...
+
+    def rows_of(self, slots: Tensor) -> Tensor:
+        """The table's rows of `slots`, int64 `[n]`."""
+        ...
+
+    def filled_slots(self) -> Tensor:
+        """All slots that hold a memory, int64 `[n]`."""
+        ...

@@ -293,3 +293,24 @@ def test_uniform_weights_ignore_padding():
     recall = memory.read(torch.ones(2, 2), torch.tensor([0, 1]))
     assert recall.estimates().tolist() == [5, 3]
     assert recall.weights.tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def test_slots_tell_actions_apart_and_stay_with_their_memories_while_tables_grow() -> None:
+    """Three actions grow in turn, so that every row moves; a dict knows what each slot should hold."""
+    rng = np.random.default_rng(0)
+    memory = EpisodicMemory(3, 700, 2, neighbours=3, kernel=InverseDistance(), eviction="fifo")
+    keys_of: dict[int, list[float]] = {}
+    for start in range(0, 2_400, 40):
+        hashes = np.arange(start, start + 40, dtype=np.uint64)
+        actions = torch.from_numpy(rng.integers(0, 3, 40))
+        keys = torch.from_numpy(rng.standard_normal((40, 2), dtype=np.float32))
+        memory.write(actions, keys, torch.zeros(40), hashes, maximum, written_at=start)
+        slots = memory.slots_of(actions, hashes)
+        assert torch.equal(slots // 700, actions)
+        keys_of.update(zip(slots.tolist(), keys.tolist(), strict=True))
+    filled = memory.filled_slots()
+    assert sorted(filled.tolist()) == sorted(keys_of) and len(filled) == len(memory) == 2_100
+    expected = torch.tensor([keys_of[slot] for slot in filled.tolist()])
+    assert torch.equal(memory.table.keys[memory.rows_of(filled)], expected)
+    unknown = memory.slots_of(torch.tensor([0, 1]), np.array([9_999, 2_399], dtype=np.uint64))
+    assert unknown[0] == -1

@@ -20,7 +20,7 @@ def parts():
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(9, 5))
     store, raw = Store(COUNT, 5, eviction="fifo"), Raw(COUNT, SHAPE)
-    probe = Probe(store, SHAPE, stride=2)
+    probe = Probe(store, SHAPE, 20, torch.Generator().manual_seed(0))
     observations = torch.randint(0, 3, (COUNT, *SHAPE), dtype=torch.uint8)
     for start in range(0, COUNT, 8):
         piece = observations[start : start + 8]
@@ -141,7 +141,7 @@ def test_a_probe_keeps_what_was_written_last(parts):
     slots = store.find(numbers)
     probe.remember(slots, newer)
     assert probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
-    twin = Probe(store, SHAPE, stride=2)
+    twin = Probe(store, SHAPE, 20, torch.Generator().manual_seed(0))
     twin.load_state_dict(probe.state_dict())
     assert twin.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_drift"] < 1e-6
 
@@ -180,3 +180,21 @@ def test_keys_that_are_fresh_already_are_not_embedded_again(parts):
     sure = Freshening(store, refuses, raw, 10, uncertainty=lambda keys: torch.tensor([1.0, 0.1, 0.5]))
     assert sure.freshen(slots, fresh + 1) == 2
     assert torch.equal(store.keys[slots], torch.stack([before[3], fresh[1] + 1, fresh[2] + 1]))
+
+
+def test_every_memory_is_as_likely_to_be_probed_and_a_slot_keeps_its_place():
+    store = Store(60, 2, eviction="fifo")
+    counts = np.zeros(60)
+    for seed in range(300):
+        probe = Probe(store, (1,), 10, torch.Generator().manual_seed(seed))
+        for piece in torch.arange(60).split(7):
+            probe.remember(piece, piece[:, None].to(torch.uint8))
+        assert len(probe._place_of) == 10 and sorted(probe._place_of.values()) == list(range(10))
+        for slot, place in probe._place_of.items():
+            counts[slot] += 1
+            assert probe._observations[place].item() == slot
+    # 3,000 draws over 60 slots: 50 each, give or take four standard deviations.
+    assert counts.sum() == 3_000 and np.abs(counts - 50).max() < 4 * (50 * 5 / 6) ** 0.5
+    slot, place = next(iter(probe._place_of.items()))
+    probe.remember(torch.tensor([slot]), torch.tensor([[200]], dtype=torch.uint8))
+    assert probe._place_of[slot] == place and probe._observations[place].item() == 200
