@@ -16,9 +16,8 @@ from torch import nn
 from agents.agent import WorldSpec
 from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
 from agents.optimisers import load_optimiser
-from memory.episodic import Store
 from memory.episodic.drift import DriftPenalty
-from memory.episodic.freshening import Freshening, UncertainFirst
+from memory.episodic.freshening import Freshening
 from memory.episodic.reinstated import (
     Approximate,
     Backpropagation,
@@ -26,12 +25,12 @@ from memory.episodic.reinstated import (
     Exact,
     Frozen,
     Hybrid,
-    Sample,
     SyntheticGradient,
     TrainableKeys,
 )
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import Probe
+from memory.episodic.table import Slots
 
 _PROBED = 500
 """Memories whose true observations are kept to measure staleness on."""
@@ -59,12 +58,8 @@ class LearningMemoryConfig(BaseModel):
     """Length of an embedding."""
     capacity: int = Field(5_000, ge=1)
     """Memories held."""
-    eviction: Literal["oldest", "uncertain"] = "oldest"
-    """Which memory makes place: the oldest, or (variational autoencoder) one whose reconstruction is least certain."""
     learning_rate: float = Field(1e-4, gt=0.0)
     """Adam's, in every part."""
-    sampled: int = Field(0, ge=0)
-    """Memories that get credit in an update, drawn anew each time; 0: all."""
     trust: float = Field(-1.0, ge=-1.0, le=1.0)
     """Approximate: least cosine of stored and fresh embedding at which a memory gets credit; -1: always."""
     label_conditioned: bool = True
@@ -86,99 +81,91 @@ class LearningMemoryConfig(BaseModel):
 
     @model_validator(mode="after")
     def _knows_whom_to_trust(self) -> LearningMemoryConfig:
-        for needs, wanted in (("freshen_trusted", self.freshen_trusted), ("eviction", self.eviction == "uncertain")):
-            if wanted and self.reinstatement != "variational_autoencoder":
-                raise ValueError(
-                    f"{needs} needs reinstatement variational_autoencoder, which knows how sure it is, got "
-                    f"{self.reinstatement}"
-                )
+        self._needs_variational("freshen_trusted", self.freshen_trusted)
         return self
+
+    def _needs_variational(self, option: str, wanted: bool) -> None:
+        if wanted and self.reinstatement != "variational_autoencoder":
+            raise ValueError(
+                f"{option} needs reinstatement variational_autoencoder, which knows how sure it is, got "
+                f"{self.reinstatement}"
+            )
 
 
 @dataclass
 class LearningMemory:
-    """The parts, for an agent to use."""
+    """The parts beside the store, for an agent to use."""
 
     encoder: nn.Module
-    """From observations float32 `[n, *shape]` to keys `[n, key_size]`."""
+    """From observations, float32 or uint8 `[n, *shape]`, to keys `[n, key_size]`."""
     optimiser: torch.optim.Optimizer
     """The encoder's."""
-    store: Store
     credit: Credit
-    sample: Sample
     drift_penalty: DriftPenalty
     reinstatement: Reinstatement
     freshening: Freshening
-    eviction: UncertainFirst | None
-    """What goes first; None where it is the oldest."""
     probe: Probe
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and of what observations come back from."""
-        return self.store.nbytes + self.reinstatement.nbytes
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        return {field.name: getattr(self, field.name).state_dict() for field in fields(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
-        for name, part in self._parts().items():
-            if name == "optimiser":
-                load_optimiser(part, state[name])
+        for field in fields(self):
+            part = getattr(self, field.name)
+            if part is self.optimiser:
+                load_optimiser(part, state[field.name])
             else:
-                part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        # What goes first is known anew at every write.
-        del parts["eviction"]
-        return parts
+                part.load_state_dict(state[field.name])
 
 
 def make_learning_memory(
-    config: LearningMemoryConfig, world: WorldSpec, context_size: int, generator: torch.Generator
+    config: LearningMemoryConfig,
+    memories: Slots,
+    slots: int,
+    world: WorldSpec,
+    context_size: int,
+    generator: torch.Generator,
 ) -> LearningMemory:
     """Build the parts.
 
     Args:
         config: which.
+        memories: the store, or the stores of all actions.
+        slots: how many memories that can hold.
         world: whose observations it is of.
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
 
     Raises:
-        ValueError: on an architecture that does not go with the shape.
+        ValueError: on an architecture that does not go with the world's observations.
     """
     shape, high = world.observation_shape, world.observation_high
     encoder = make_encoder(config.architecture, shape, high, config.hidden, config.key_size)
-    store = Store(config.capacity, config.key_size, eviction="fifo")
-    reinstatement = _reinstatement(config, world, generator)
+    reinstatement = _reinstatement(config, slots, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
-    first = uncertainty if config.eviction == "uncertain" else None
     return LearningMemory(
         encoder=encoder,
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
-        store=store,
-        credit=_credit(config, encoder, store, reinstatement, context_size),
-        sample=Sample(config.sampled, generator),
+        credit=_credit(config, encoder, memories, slots, reinstatement, context_size),
         drift_penalty=DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES),
         reinstatement=reinstatement,
         freshening=Freshening(
-            store, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
+            memories, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
-        eviction=UncertainFirst(store, first, generator) if first else None,
-        probe=Probe(store, shape, _PROBED, generator),
+        probe=Probe(memories, shape, _PROBED, generator),
     )
 
 
-def _reinstatement(config: LearningMemoryConfig, world: WorldSpec, generator: torch.Generator) -> Reinstatement:
+def _reinstatement(
+    config: LearningMemoryConfig, slots: int, world: WorldSpec, generator: torch.Generator
+) -> Reinstatement:
     shape, high = world.observation_shape, world.observation_high
     if config.reinstatement == "raw":
-        return Raw(config.capacity, shape)
+        return Raw(slots, shape)
     if config.reinstatement == "lossless":
-        return Lossless(config.capacity, shape)
+        return Lossless(slots, shape)
     decoder = make_decoder(config.architecture, shape, config.hidden, config.key_size)
     make_optimiser = partial(torch.optim.Adam, lr=config.learning_rate)
     if config.reinstatement == "autoencoder":
@@ -192,16 +179,17 @@ def _reinstatement(config: LearningMemoryConfig, world: WorldSpec, generator: to
 def _credit(
     config: LearningMemoryConfig,
     encoder: nn.Module,
-    store: Store,
+    memories: Slots,
+    slots: int,
     reinstatement: Reinstatement,
     context_size: int,
 ) -> Credit:
     if config.credit == "frozen":
         return Frozen()
     if config.credit == "trainable_keys":
-        return TrainableKeys(store, config.learning_rate)
+        return TrainableKeys(memories, config.learning_rate)
     if config.credit == "backpropagation":
-        return Backpropagation(encoder, config.capacity)
+        return Backpropagation(encoder, slots)
     if config.credit == "exact":
         return Exact(encoder, reinstatement)
     if config.credit == "approximate":
@@ -212,5 +200,5 @@ def _credit(
     nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
     nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(model.parameters(), lr=config.synthetic_learning_rate)
-    synthetic = SyntheticGradient(model, optimiser, config.capacity, context)
+    synthetic = SyntheticGradient(model, optimiser, slots, context)
     return synthetic if config.credit == "synthetic" else Hybrid(Exact(encoder, reinstatement), synthetic)

@@ -10,15 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, LearningMemoryConfig, make_learning_memory
-from memory.episodic import CosineSoftmax, maximum
-from memory.episodic.reinstated import scale_gradient
+from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.freshening import UncertainFirst
+from memory.episodic.reinstated import Sample, scale_gradient
+from memory.episodic.reinstatement import VariationalAutoencoder
 
 
 class MemoryClassifierConfig(LearningMemoryConfig):
@@ -26,19 +28,38 @@ class MemoryClassifierConfig(LearningMemoryConfig):
 
     name: Literal["memory_classifier"] = "memory_classifier"
     """Which agent this is."""
+    sampled: int = Field(0, ge=0)
+    """Memories that get credit in an update, drawn anew each time; 0: all."""
+    eviction: Literal["oldest", "uncertain"] = "oldest"
+    """Which memory makes place: the oldest, or (variational autoencoder) one whose reconstruction is least certain."""
     temperature: float = Field(0.1, gt=0.0)
     """Of the softmax over cosine similarities; at 1 all memories count nearly the same."""
     updates_per_probe: int = Field(100, ge=1)
     """Updates between two looks at how stale the memory is."""
+
+    @model_validator(mode="after")
+    def _knows_who_is_uncertain(self) -> MemoryClassifierConfig:
+        self._needs_variational("eviction", self.eviction == "uncertain")
+        return self
 
 
 class MemoryClassifier:
     """Classifies by memory, then learns from the label, then remembers the image with it."""
 
     def __init__(
-        self, memory: LearningMemory, num_classes: int, rng: np.random.Generator, config: MemoryClassifierConfig
+        self,
+        store: Store,
+        memory: LearningMemory,
+        sample: Sample,
+        eviction: UncertainFirst | None,
+        num_classes: int,
+        rng: np.random.Generator,
+        config: MemoryClassifierConfig,
     ) -> None:
+        self.store = store
         self.memory = memory
+        self.sample = sample
+        self.eviction = eviction
         self.num_classes = num_classes
         self.rng = rng
         self.config = config
@@ -48,7 +69,7 @@ class MemoryClassifier:
         self._revealed: tuple[Tensor, Tensor] | None = None
 
     def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
-        if not len(self.memory.store):
+        if not len(self.store):
             return self.rng.integers(0, self.num_classes, len(observations))
         with torch.no_grad():
             chances = self.class_probabilities(self.memory.encoder(torch.from_numpy(observations).float()))
@@ -71,7 +92,7 @@ class MemoryClassifier:
         embedded = self.memory.encoder(observations.float())
         # What an image's own embedding is asked for, as a memory-to-be, gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        if len(self.memory.store) and self.updates >= self.config.pretraining:
+        if len(self.store) and self.updates >= self.config.pretraining:
             metrics["losses/classification"] = self._assign_credit(keys.detach(), labels)
         # Before anything is stored, so that a batch that fails leaves the memory as it was.
         self._check_finite(embedded, observations, labels)
@@ -87,13 +108,18 @@ class MemoryClassifier:
             self.memory.freshening.sweep()
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
-        return {**metrics, "memory/size": len(self.memory.store), "memory/megabytes": self.memory.nbytes / 2**20}
+        return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory: keys, tables, and what observations come back from."""
+        return self.store.nbytes + self.memory.reinstatement.nbytes
 
     @torch.no_grad()
     def class_probabilities(self, queries: Tensor) -> Tensor:
         """What the memory says of queries `[batch, key_size]`: `[batch, num_classes]`."""
-        store = self.memory.store
-        return self.kernel.weights(self.kernel.similarities(queries, store.keys)) @ self._one_hot(store.values)
+        similarities = self.kernel.similarities(queries, self.store.keys)
+        return self.kernel.weights(similarities) @ self._one_hot(self.store.values)
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""
@@ -106,23 +132,27 @@ class MemoryClassifier:
             "step": self.step,
             "updates": self.updates,
             "rng": self.rng.bit_generator.state,
+            "store": self.store.state_dict(),
             "memory": self.memory.state_dict(),
+            "sample": self.sample.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self.updates = state["step"], state["updates"]
         self.rng.bit_generator.state = state["rng"]
+        self.store.load_state_dict(state["store"])
         self.memory.load_state_dict(state["memory"])
+        self.sample.load_state_dict(state["sample"])
 
     def _assign_credit(self, queries: Tensor, labels: Tensor) -> float:
         """The gradient of the loss of this batch, through the memories alone; returns the loss."""
-        stored = self.memory.store.keys
-        slots, counts_for = self.memory.sample.draw(len(stored))
+        stored = self.store.keys
+        slots, counts_for = self.sample.draw(len(stored))
         keys = self.memory.credit.attach(slots, stored[slots])
         similarities = self.kernel.similarities(queries, scale_gradient(keys, counts_for))
         if len(slots) < len(stored):
             similarities = self.kernel.similarities(queries, stored).index_copy(1, slots, similarities)
-        chances = self.kernel.weights(similarities) @ self._one_hot(self.memory.store.values)
+        chances = self.kernel.weights(similarities) @ self._one_hot(self.store.values)
         # A class that no memory speaks for has no chance, and its logarithm no gradient.
         loss = functional.nll_loss(chances.clamp_min(1e-6).log(), labels)
         if keys.requires_grad:
@@ -139,12 +169,12 @@ class MemoryClassifier:
         error = self.memory.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
             metrics["losses/reconstruction"] = error
-        if self.memory.eviction is not None:
-            self.memory.eviction.make_way(len(keys))
+        if self.eviction is not None:
+            self.eviction.make_way(len(keys))
         # Every write is a memory of its own, also of an image that came before.
         numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
-        self.memory.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
-        slots = self.memory.store.find(numbers)
+        self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
+        slots = self.store.find(numbers)
         self.memory.reinstatement.remember(slots, observations)
         self.memory.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
@@ -169,5 +199,10 @@ def make_memory_classifier(
 ) -> MemoryClassifier:
     """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    memory = make_learning_memory(config, world, world.num_actions, generator)
-    return MemoryClassifier(memory, world.num_actions, rng, config)
+    store = Store(config.capacity, config.key_size, eviction="fifo")
+    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator)
+    eviction = None
+    if config.eviction == "uncertain" and isinstance(memory.reinstatement, VariationalAutoencoder):
+        eviction = UncertainFirst(store, memory.reinstatement.uncertainty, generator)
+    sample = Sample(config.sampled, generator)
+    return MemoryClassifier(store, memory, sample, eviction, world.num_actions, rng, config)

@@ -111,7 +111,7 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
             measured = {
                 "validation_accuracy": accuracy,
                 "milliseconds_per_update": 1000 * row_seconds / run.updates_per_row,
-                "bytes_per_memory": agent.memory.nbytes / len(agent.memory.store),
+                "bytes_per_memory": agent.nbytes / len(agent.store),
                 **agent.staleness(),
                 "diverged": float(failed or accuracy < best - DIVERGED),
             }

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from memory.episodic.reinstatement import Reinstatement
-from memory.episodic.store import Store
+from memory.episodic.table import Slots
 
 
 class Credit(Protocol):
@@ -81,12 +81,12 @@ class TrainableKeys(Frozen):
     """The stored keys are themselves parameters (as in NEC); the encoder learns nothing from them.
 
     Args:
-        store: whose keys they are.
+        memory: whose keys they are.
         learning_rate: of plain gradient steps.
     """
 
-    def __init__(self, store: Store, learning_rate: float) -> None:
-        self._store = store
+    def __init__(self, memory: Slots, learning_rate: float) -> None:
+        self._memory = memory
         self._learning_rate = learning_rate
 
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
@@ -95,7 +95,8 @@ class TrainableKeys(Frozen):
 
     def settle(self) -> None:
         assert self._attached.grad is not None, "backward before settle"
-        self._store.set_keys(self._slots, self._attached.detach() - self._learning_rate * self._attached.grad)
+        moved = self._attached.detach() - self._learning_rate * self._attached.grad
+        self._memory.table.place_keys(self._memory.rows_of(self._slots), moved)
 
 
 class Backpropagation(Frozen):

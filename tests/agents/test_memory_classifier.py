@@ -36,16 +36,14 @@ def life(digits, steps, seed=0, num_envs=8, **agent):
 
 def test_it_remembers_the_newest_images_with_their_labels(digits):
     agent, _ = life(digits, 400, reinstatement="raw")
-    assert len(agent.memory.store) == 120
-    assert sorted(agent.memory.store.written_at.tolist()) == sorted(
-        step for step in range(288, 401, 8) for _ in range(8)
-    )
+    assert len(agent.store) == 120
+    assert sorted(agent.store.written_at.tolist()) == sorted(step for step in range(288, 401, 8) for _ in range(8))
     with torch.no_grad():
-        pixels = agent.memory.reinstatement.recall(torch.arange(120), agent.memory.store.keys)
+        pixels = agent.memory.reinstatement.recall(torch.arange(120), agent.store.keys)
     images = pixels.round().to(torch.uint8)
     pictures, labels = load_images(str(digits), "train")
     known = {picture.tobytes(): label for picture, label in zip(pictures, labels, strict=True)}
-    for image, label in zip(images[:, 0].numpy(), agent.memory.store.values.tolist(), strict=True):
+    for image, label in zip(images[:, 0].numpy(), agent.store.values.tolist(), strict=True):
         assert known[image.tobytes()] == label
 
 
@@ -55,11 +53,11 @@ def test_classes_are_read_as_by_a_plain_loop(digits):
     chances = agent.class_probabilities(queries)
     for query, found in zip(queries, chances, strict=True):
         weights = []
-        for key in agent.memory.store.keys:
+        for key in agent.store.keys:
             weights.append(float(functional.cosine_similarity(query, key, dim=0)) / 0.1)
         exponentials = np.exp(weights)
         expected = np.zeros(10)
-        for weight, label in zip(exponentials / exponentials.sum(), agent.memory.store.values.tolist(), strict=True):
+        for weight, label in zip(exponentials / exponentials.sum(), agent.store.values.tolist(), strict=True):
             expected[int(label)] += weight
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -90,9 +88,9 @@ def test_no_gradient_goes_through_the_query(digits):
     agent._assign_credit(queries.detach(), torch.tensor([1, 2, 3, 4]))
     found = [parameter.grad.clone() for parameter in agent.memory.encoder.parameters()]
     agent.memory.encoder.zero_grad(set_to_none=True)
-    keys = agent.memory.encoder(agent.memory.reinstatement.recall(torch.arange(120), agent.memory.store.keys))
+    keys = agent.memory.encoder(agent.memory.reinstatement.recall(torch.arange(120), agent.store.keys))
     weights = torch.softmax(functional.normalize(queries.detach()) @ functional.normalize(keys).T / 0.1, dim=1)
-    chances = weights @ functional.one_hot(agent.memory.store.values.long(), 10).float()
+    chances = weights @ functional.one_hot(agent.store.values.long(), 10).float()
     functional.nll_loss(chances.log(), torch.tensor([1, 2, 3, 4])).backward()
     for mine, parameter in zip(found, agent.memory.encoder.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-3, atol=1e-7)
@@ -105,8 +103,8 @@ def test_freshened_keys_are_those_of_now(freshening, digits):
 
     def drift(agent) -> float:
         with torch.no_grad():
-            fresh = agent.memory.encoder(agent.memory.reinstatement.recall(torch.arange(120), agent.memory.store.keys))
-        return float((fresh - agent.memory.store.keys).norm(dim=1).mean() / fresh.norm(dim=1).mean())
+            fresh = agent.memory.encoder(agent.memory.reinstatement.recall(torch.arange(120), agent.store.keys))
+        return float((fresh - agent.store.keys).norm(dim=1).mean() / fresh.norm(dim=1).mean())
 
     assert drift(agent) < 0.2 * drift(stale)
     if freshening == "sweep":
@@ -161,7 +159,7 @@ def test_a_drift_penalty_keeps_keys_comparable(digits):
 def test_uncertain_memories_go_first_where_that_is_asked_for(digits):
     oldest, _ = life(digits, 800, reinstatement="variational_autoencoder")
     uncertain, _ = life(digits, 800, reinstatement="variational_autoencoder", eviction="uncertain")
-    assert oldest.memory.store.written_at.min() == 688 and uncertain.memory.store.written_at.min() < 600
+    assert oldest.store.written_at.min() == 688 and uncertain.store.written_at.min() < 600
     with pytest.raises(ValueError, match="eviction needs reinstatement variational_autoencoder"):
         life(digits, 8, eviction="uncertain")
 
