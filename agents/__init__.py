@@ -14,15 +14,17 @@ from agents.memory_classifier import MemoryClassifierConfig, make_memory_classif
 from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
+from agents.rec import RECConfig, make_rec
 
 AgentConfig = Annotated[
-    RandomConfig | MFECConfig | NECConfig | DQNConfig | MemoryClassifierConfig, Field(discriminator="name")
+    RandomConfig | MFECConfig | NECConfig | RECConfig | DQNConfig | MemoryClassifierConfig, Field(discriminator="name")
 ]
 
 _MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] = {
     "random": make_random,
     "mfec": make_mfec,
     "nec": make_nec,
+    "rec": make_rec,
     "dqn": make_dqn,
     "memory_classifier": make_memory_classifier,
 }

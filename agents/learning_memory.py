@@ -127,6 +127,7 @@ def make_learning_memory(
     world: WorldSpec,
     context_size: int,
     generator: torch.Generator,
+    geometry: Literal["cosine", "euclidean"],
 ) -> LearningMemory:
     """Build the parts.
 
@@ -137,6 +138,7 @@ def make_learning_memory(
         world: whose observations it is of.
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
+        geometry: of the kernel that keys are compared by.
 
     Raises:
         ValueError: on an architecture that does not go with the world's observations.
@@ -149,7 +151,7 @@ def make_learning_memory(
         encoder=encoder,
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         credit=_credit(config, encoder, memories, slots, reinstatement, context_size),
-        drift_penalty=DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES),
+        drift_penalty=DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES, geometry),
         reinstatement=reinstatement,
         freshening=Freshening(
             memories, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None

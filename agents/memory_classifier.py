@@ -200,7 +200,7 @@ def make_memory_classifier(
     """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     store = Store(config.capacity, config.key_size, eviction="fifo")
-    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator)
+    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine")
     eviction = None
     if config.eviction == "uncertain" and isinstance(memory.reinstatement, VariationalAutoencoder):
         eviction = UncertainFirst(store, memory.reinstatement.uncertainty, generator)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
@@ -26,13 +26,11 @@ from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, InverseDistance, Tabular, TrainableMemories
 
 
-class NECConfig(BaseModel):
-    """Neural Episodic Control. Published settings are the defaults; docs/nec.md says where the paper is silent."""
+class EpisodicQConfig(BaseModel):
+    """How an agent acts by its dictionaries and writes them: what NEC and its kin share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: Literal["nec"] = "nec"
-    """Which agent this is."""
     key_size: int = Field(128, ge=1)
     """Length of a key: the network's output."""
     capacity: int = Field(500_000, ge=1)
@@ -51,14 +49,6 @@ class NECConfig(BaseModel):
     """How far the value of a state written again moves to its new return (the paper's alpha)."""
     refresh_keys_on_revisit: bool = False
     """Whether a state written again also takes its new key."""
-    train_encoder: bool = True
-    """False freezes the network at its random weights: the baseline every learned embedding must beat."""
-    optimiser: OptimiserName = "rmsprop"
-    """What trains the network."""
-    learning_rate: float = Field(1e-5, gt=0.0)
-    """The network's learning rate."""
-    key_learning_rate: float = Field(1e-5, ge=0.0)
-    """Step of a recalled key against a gradient of usual size; 0 leaves keys as written."""
     value_learning_rate: float = Field(0.05, ge=0.0, le=1.0)
     """Share of the error that a recalled value of weight 1 is corrected by; below the tabular rate in the paper."""
     batch_size: int = Field(32, ge=1)
@@ -77,6 +67,21 @@ class NECConfig(BaseModel):
     """Agent step at which epsilon begins to fall."""
     epsilon_end: int = Field(25_000, ge=1)
     """Agent step at which it reaches its last value."""
+
+
+class NECConfig(EpisodicQConfig):
+    """Neural Episodic Control. Published settings are the defaults; docs/nec.md says where the paper is silent."""
+
+    name: Literal["nec"] = "nec"
+    """Which agent this is."""
+    train_encoder: bool = True
+    """False freezes the network at its random weights: the baseline every learned embedding must beat."""
+    optimiser: OptimiserName = "rmsprop"
+    """What trains the network."""
+    learning_rate: float = Field(1e-5, gt=0.0)
+    """The network's learning rate."""
+    key_learning_rate: float = Field(1e-5, ge=0.0)
+    """Step of a recalled key against a gradient of usual size; 0 leaves keys as written."""
     precision: Precision = "float32"
     """Arithmetic of the network; bfloat16 pays on processors with matrix units."""
 
@@ -89,7 +94,7 @@ class NEC:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: nn.Module,
         optimiser: torch.optim.Optimizer | None,
         memory: EpisodicMemory,
         memories: TrainableMemories,
@@ -97,7 +102,7 @@ class NEC:
         replay: Replay,
         epsilon: LinearSchedule,
         rng: np.random.Generator,
-        config: NECConfig,
+        config: EpisodicQConfig,
         device: str,
     ) -> None:
         self.encoder = encoder
@@ -265,8 +270,25 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
     """Build the agent for a world."""
     encoder = Encoder(world.observation_shape, world.observation_high, config.key_size, config.precision).to(device)
     encoder.requires_grad_(config.train_encoder)
-    memory = EpisodicMemory(
-        world.num_actions,
+    memory = make_memory(config, world.num_actions, device)
+    return NEC(
+        encoder,
+        make_optimiser(config.optimiser, encoder.parameters(), config.learning_rate) if config.train_encoder else None,
+        memory,
+        TrainableMemories(
+            memory, config.key_learning_rate if config.train_encoder else 0.0, config.value_learning_rate
+        ),
+        **acting_parts(config, world),
+        rng=rng,
+        config=config,
+        device=device,
+    )
+
+
+def make_memory(config: EpisodicQConfig, num_actions: int, device: str) -> EpisodicMemory:
+    """A dictionary for each action."""
+    return EpisodicMemory(
+        num_actions,
         config.capacity,
         config.key_size,
         neighbours=config.neighbours,
@@ -274,6 +296,10 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
         eviction=config.eviction,
         device=device,
     )
+
+
+def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
+    """Running episodes, replay and exploration, by the names of NEC's arguments."""
     columns = {
         "keys": ((config.key_size,), np.float32),
         "hashes": ((), np.uint64),
@@ -283,23 +309,14 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
         "exact_hits": ((), bool),
         "rows": ((), np.int64),
     }
-    return NEC(
-        encoder,
-        make_optimiser(config.optimiser, encoder.parameters(), config.learning_rate) if config.train_encoder else None,
-        memory,
-        TrainableMemories(
-            memory, config.key_learning_rate if config.train_encoder else 0.0, config.value_learning_rate
-        ),
-        RunningEpisodes(world.num_envs, columns),
-        Replay(
+    return {
+        "episodes": RunningEpisodes(world.num_envs, columns),
+        "replay": Replay(
             config.replay_capacity,
             world.num_envs,
             world.observation_shape,
             world.frame_stack,
             {"actions": np.int64, "returns": np.float32},
         ),
-        LinearSchedule(config.epsilon_first, config.epsilon_last, config.epsilon_begin, config.epsilon_end),
-        rng,
-        config,
-        device,
-    )
+        "epsilon": LinearSchedule(config.epsilon_first, config.epsilon_last, config.epsilon_begin, config.epsilon_end),
+    }

@@ -35,6 +35,17 @@ AGENTS: dict[str, dict[str, Any]] = {
     "random": {"name": "random"},
     "mfec": {"name": "mfec", "key_size": 16, "epsilon": 0.1, "capacity": 60},
     "nec": {"name": "nec", "key_size": 8, "neighbours": 5, "capacity": 60, "replay_capacity": 400, **SOON},
+    "rec": {
+        "name": "rec",
+        "architecture": "dense",
+        "hidden": 16,
+        "key_size": 8,
+        "neighbours": 5,
+        "capacity": 60,
+        "replay_capacity": 400,
+        "learning_rate": 1e-3,
+        **SOON,
+    },
     "dqn": {"name": "dqn", "features": 16, "updates_per_target": 7, "replay_capacity": 400, **SOON},
     "memory_classifier": {
         "name": "memory_classifier",

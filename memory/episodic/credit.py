@@ -49,22 +49,22 @@ class TrainableMemories:
             recall: what `attach` returned.
             actions: the store each row was read from, int64 `[batch]`.
         """
-        assert recall.keys.grad is not None and recall.values.grad is not None, "backward before step"
         mask = recall.valid
-        # The mean over the batch belongs to the network's loss: each query moves its own memories in full.
-        half_batch = len(actions) / 2
-        key_gradients, value_gradients = recall.keys.grad, recall.values.grad * half_batch
-        mean_square = key_gradients[mask].square().mean().item()
-        self.squared_gradient = self.decay * self.squared_gradient + (1 - self.decay) * mean_square
-        key_step = self.key_learning_rate / (self.squared_gradient**0.5 + 1e-8)
         rows, inverse = self.memory.rows(actions, recall.indices)[mask].unique(return_inverse=True)
         table = self.memory.table
         if self.value_learning_rate:
-            total = value_gradients.new_zeros(len(rows)).index_add_(0, inverse, value_gradients[mask])
+            assert recall.values.grad is not None, "backward before step"
+            # The mean over the batch belongs to the network's loss: each query moves its own memories in full.
+            gradients = recall.values.grad[mask] * (len(actions) / 2)
+            total = gradients.new_zeros(len(rows)).index_add_(0, inverse, gradients)
             table.values[rows] -= self.value_learning_rate * total
         if self.key_learning_rate:
-            total = key_gradients.new_zeros(len(rows), key_gradients.shape[2])
-            total.index_add_(0, inverse, key_gradients[mask])
+            assert recall.keys.grad is not None, "backward before step"
+            gradients = recall.keys.grad[mask]
+            mean_square = gradients.square().mean().item()
+            self.squared_gradient = self.decay * self.squared_gradient + (1 - self.decay) * mean_square
+            total = gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, inverse, gradients)
+            key_step = self.key_learning_rate / (self.squared_gradient**0.5 + 1e-8)
             table.place_keys(rows, table.keys[rows] - key_step * total)
 
     def state_dict(self) -> dict[str, Any]:

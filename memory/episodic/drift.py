@@ -8,7 +8,7 @@ for again and again until the memory that asks is gone, and the encoder overshoo
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,11 @@ from torch.nn import functional
 class DriftPenalty:
     """Keeps the encoder near its own running mean, measured in what it makes of observations.
 
-    Adds `weight * mean(1 - cos(f(x), g(x)))` to the loss, where `g` is the encoder with the mean of its last weights.
+    Adds `weight * drift` to the loss, where `g` is the encoder with the mean of its last weights, and the drift is
+
+        mean(1 - cos(f(x), g(x)))                               for kernels that compare directions
+        mean(|f(x) - g(x)|^2) / mean(|g(x) - mean(g(x))|^2)     for kernels of Euclidean distance
+
     Directions in which keys need not move are held; those that the loss insists on are followed, slowly enough for the
     memory to keep up. It needs no memory's observation, only those at hand: one more forward pass of them.
 
@@ -26,14 +30,18 @@ class DriftPenalty:
         encoder: from observations float32 `[n, *shape]` to keys.
         weight: of the penalty; 0 does without it.
         updates: over about how many the running mean is taken; no more than a memory lives.
+        geometry: which of the two.
     """
 
-    def __init__(self, encoder: nn.Module, weight: float, updates: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, weight: float, updates: int, geometry: Literal["cosine", "euclidean"] = "cosine"
+    ) -> None:
         if weight < 0 or updates < 1:
             raise ValueError(f"weight must be at least 0 and updates at least 1, got {weight} and {updates}")
         self._encoder = encoder
         self._weight = weight
         self._share = 1.0 / updates
+        self._geometry = geometry
         self._mean = copy.deepcopy(encoder).requires_grad_(False)
 
     def penalise(self, observations: Tensor, keys: Tensor) -> float | None:
@@ -44,7 +52,7 @@ class DriftPenalty:
             keys: what the encoder makes of them; a leaf that requires a gradient.
 
         Returns:
-            How far the keys have come: the mean of 1 minus the cosine; None without a weight.
+            The drift; None without a weight.
         """
         if not self._weight:
             return None
@@ -52,7 +60,10 @@ class DriftPenalty:
             for mean, now in zip(self._mean.parameters(), self._encoder.parameters(), strict=True):
                 mean.lerp_(now, self._share)
             before = self._mean(observations)
-        drift = (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
+        if self._geometry == "cosine":
+            drift = (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
+        else:
+            drift = (keys - before).square().mean() / before.var(dim=0, unbiased=False).mean().clamp_min(1e-12)
         (self._weight * drift).backward()
         return drift.item()
 

@@ -82,5 +82,9 @@ def test_nec_reaches_95_percent_of_the_best_return() -> None:
     assert returns_of_last_episodes("grid_world_nec", seed=0) >= 0.95 * best_return()
 
 
+def test_rec_reaches_95_percent_of_the_best_return() -> None:
+    assert returns_of_last_episodes("grid_world_rec", seed=0) >= 0.95 * best_return()
+
+
 def test_dqn_learns() -> None:
     assert returns_of_last_episodes("grid_world_dqn", seed=2) >= 0.8

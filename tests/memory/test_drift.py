@@ -109,3 +109,21 @@ def test_saved_and_loaded_it_goes_on_the_same():
     keys = [encoder(observations).detach().requires_grad_() for _ in range(2)]
     assert penalty.penalise(observations, keys[0]) == other.penalise(observations, keys[1])
     assert torch.equal(keys[0].grad, keys[1].grad)
+
+
+def test_euclidean_drift_is_counted_in_the_spread_of_keys():
+    encoder = make_encoder().double()
+    penalty = DriftPenalty(encoder, weight=3.0, updates=5, geometry="euclidean")
+    twin = copy.deepcopy(penalty._mean)
+    push(encoder, 0.3)
+    observations = torch.rand(6, 3, 3, dtype=torch.float64)
+    for mean, now in zip(twin.parameters(), encoder.parameters(), strict=True):
+        mean.data += 0.2 * (now.data - mean.data)
+    with torch.no_grad():
+        before = twin(observations)
+    centre = before.mean(dim=0)
+    spread = sum(float((key - centre).square().sum()) for key in before)
+    keys = encoder(observations).detach().requires_grad_()
+    moved = sum(float((now - then).square().sum()) for now, then in zip(keys.detach(), before, strict=True))
+    assert penalty.penalise(observations, keys) == pytest.approx(moved / spread)
+    torch.testing.assert_close(keys.grad, 3.0 * 2 * (keys.detach() - before) / spread)

@@ -1,0 +1,170 @@
+"""REC keeps what its memories were of, and learns from them what one graph of everything would learn."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+import agents
+from agents.learning_memory import CreditName
+from agents.rec import REC, RECConfig
+from tests.agents.fake_world import FakeWorld, hash_each, play
+
+SMALL = {
+    "architecture": "dense",
+    "hidden": 16,
+    "key_size": 4,
+    "neighbours": 6,
+    "capacity": 300,
+    "batch_size": 8,
+    "replay_capacity": 600,
+    "learning_rate": 1e-3,
+    "learning_starts": 100,
+    "epsilon_begin": 0,
+    "epsilon_end": 1,
+    "epsilon_last": 0.5,
+    "n_step": 3,
+}
+NEVER = 10**9
+
+
+def make_rec(world: FakeWorld, **options: object) -> REC:
+    torch.manual_seed(0)
+    agent = agents.make(RECConfig.model_validate({**SMALL, **options}), world.spec, np.random.default_rng(0), "cpu")
+    assert isinstance(agent, REC)
+    return agent
+
+
+@pytest.mark.parametrize("reinstatement", ["raw", "lossless"])
+@pytest.mark.parametrize("capacity", [300, 20])
+def test_every_memory_comes_back_as_what_was_observed(reinstatement, capacity):
+    """The hash that a memory is known by is the hash of the observation that comes back, evictions or not."""
+    world = FakeWorld()
+    agent = make_rec(world, reinstatement=reinstatement, capacity=capacity)
+    play(world, agent, 400)
+    slots = agent.memory.filled_slots()
+    assert len(slots) == len(agent.memory) > 50
+    rows = agent.memory.rows_of(slots)
+    observations = agent.parts.reinstatement.recall(slots, agent.memory.table.keys[rows]).to(torch.uint8)
+    stored = np.concatenate([store.hashes for store in agent.memory.stores])
+    assert np.array_equal(hash_each(observations.numpy()), stored)
+
+
+def test_memories_whose_observations_left_the_replay_are_not_written():
+    """The first 45 steps of each episode are overwritten before it ends."""
+    world = FakeWorld(num_envs=1, end_chance=0.0)
+    agent = make_rec(world, replay_capacity=40, learning_starts=NEVER)
+    play(world, agent, 80)
+    world.end_chance = 1.0
+    play(world, agent, 1)
+    assert 0 < len(agent.memory) <= 40
+    slots = agent.memory.filled_slots()
+    agent.parts.reinstatement.recall(slots, agent.memory.table.keys[agent.memory.rows_of(slots)])
+
+
+@pytest.mark.parametrize("query_gradient", [False, True])
+def test_the_gradient_is_that_of_one_graph_through_every_memory(query_gradient):
+    """Exact, all neighbours reinstated, against the whole answer written out by hand."""
+    world = FakeWorld()
+    options = {"credit": "exact", "reinstatement": "raw", "reinstated": 6, "drift_penalty": 0.0, "freshening": "none"}
+    agent = make_rec(world, learning_starts=NEVER, query_gradient=query_gradient, value_learning_rate=0.0, **options)
+    play(world, agent, 200)
+    with torch.no_grad():
+        for weight in agent.encoder.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    observations = torch.from_numpy(world.pictures[:4].reshape(1, 4, 3, 3).repeat(8, axis=0))
+    observations = observations[:, torch.randperm(4)] + torch.arange(8, dtype=torch.uint8)[:, None, None, None]
+    actions = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    returns = torch.randn(8) * 50
+    embedded = agent.encoder(observations)
+    keys = embedded.detach().requires_grad_()
+    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": returns})
+    if query_gradient:
+        embedded.backward(keys.grad)
+    else:
+        assert keys.grad is None
+    found = [weight.grad.clone() for weight in agent.encoder.parameters()]
+
+    agent.encoder.zero_grad(set_to_none=True)
+    queries = agent.encoder(observations)
+    stored = agent.memory.table.keys
+    total = torch.zeros(())
+    for query, action, wanted in zip(queries, actions.tolist(), returns, strict=True):
+        store = agent.memory.stores[action]
+        nearest = (store.keys - query.detach()).norm(dim=1).topk(6, largest=False).indices
+        fresh = agent.encoder(agent.parts.reinstatement.recall(nearest + 300 * action, stored))
+        mine = query if query_gradient else query.detach()
+        kernel = 1 / ((mine - fresh).square().sum(dim=1) + 1e-3)
+        total = total + ((kernel / kernel.sum()) @ store.values[nearest] - wanted) ** 2
+    (total / 8 / returns.var(unbiased=False)).backward()
+    for mine, weight in zip(found, agent.encoder.parameters(), strict=True):
+        torch.testing.assert_close(mine, weight.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_only_what_weighs_most_is_reinstated():
+    world = FakeWorld()
+    agent = make_rec(world, learning_starts=NEVER, reinstated=2)
+    play(world, agent, 200)
+    queries = agent.encoder(torch.from_numpy(world.observations)).detach()
+    actions = torch.tensor([0, 1])
+    recall = agent.memory.read(queries, actions)
+    slots, attached, again = agent._reinstate(recall, actions)
+    expected = {
+        int(action) * 300 + int(recall.indices[row, place])
+        for row, action in enumerate(actions)
+        for place in sorted(range(6), key=lambda place, row=row: -recall.weights[row, place])[:2]
+    }
+    assert set(slots.tolist()) == expected and len(attached) == len(expected)
+    # Approximate: inference as stored, whatever the encoder makes of it now.
+    torch.testing.assert_close(again.keys, recall.keys)
+
+
+def test_values_move_by_the_error_shared_out_by_weight_whatever_its_units():
+    world = FakeWorld()
+    agent = make_rec(world, learning_starts=NEVER, credit="frozen", value_learning_rate=0.1)
+    play(world, agent, 200)
+    observations = torch.from_numpy(world.observations[:1])
+    keys, actions, returns = agent.encoder(observations).detach(), torch.tensor([1]), torch.tensor([1000.0])
+    recall = agent.memory.read(keys, actions)
+    error = returns - recall.estimates()
+    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": returns})
+    moved = agent.memory.stores[1].values[recall.indices[0]] - recall.values[0]
+    torch.testing.assert_close(moved, 0.1 * error * recall.weights[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("credit", [name for name in get_args(CreditName) if name != "backpropagation"])
+@pytest.mark.parametrize("reinstatement", ["raw", "lossless", "autoencoder", "variational_autoencoder"])
+def test_any_credit_goes_with_any_reinstatement(credit, reinstatement):
+    world = FakeWorld()
+    options = {"credit": credit, "reinstatement": reinstatement, "pretraining": 5, "updates_per_probe": 20}
+    agent = make_rec(world, drift_penalty=1.0, **options)
+    before = [weight.clone() for weight in agent.encoder.parameters()]
+    metrics = [one for _, learned in play(world, agent, 300) for one in learned]
+    tags = {tag for one in metrics for tag in one}
+    assert all(np.isfinite(value) for one in metrics for value in one.values())
+    assert {"losses/return_error", "staleness/key_drift", "staleness/neighbour_recall", "memory/megabytes"} <= tags
+    assert ("losses/reconstruction" in tags) == ("autoencoder" in reinstatement)
+    after = agent.encoder.parameters()
+    moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert moved == (credit not in ("frozen", "trainable_keys"))
+
+
+def test_recalled_memories_are_freshened():
+    world = FakeWorld()
+    agent = make_rec(world, learning_starts=NEVER, reinstated=6)
+    play(world, agent, 200)
+    with torch.no_grad():
+        for weight in agent.encoder.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    observations = torch.from_numpy(world.observations)
+    actions = torch.tensor([0, 1])
+    keys = agent.encoder(observations).detach()
+    slots, _, _ = agent._reinstate(agent.memory.read(keys, actions), actions)
+    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": torch.tensor([1.0, 2.0])})
+    table, rows = agent.memory.table, agent.memory.rows_of(slots)
+    with torch.no_grad():
+        fresh = agent.encoder(agent.parts.reinstatement.recall(slots, table.keys[rows]))
+    torch.testing.assert_close(table.keys[rows], fresh)
