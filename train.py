@@ -117,6 +117,7 @@ def make_agent(config: RunConfig, world: VectorEnv) -> agents.Agent:
         observation_shape=space.shape,  # type: ignore[arg-type]
         observation_high=float(space.high.max()),  # type: ignore[attr-defined]
         frame_stack=world.frame_stack,  # type: ignore[attr-defined]
+        reveals_labels=world.reveals_labels,  # type: ignore[attr-defined]
     )
     torch.manual_seed(config.seed)
     try:

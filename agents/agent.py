@@ -22,6 +22,8 @@ class WorldSpec:
     """Largest value an observation holds; encoders divide by it."""
     frame_stack: int
     """How many leading channels slide by one from an observation to the next; 1 where nothing slides."""
+    reveals_labels: bool = False
+    """Whether transitions come with what the right action would have been."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from torch import nn
 from agents.agent import WorldSpec
 from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
 from agents.optimisers import load_optimiser
-from memory.episodic.drift import DriftPenalty
-from memory.episodic.freshening import Freshening
-from memory.episodic.reinstated import (
+from memory.episodic.credit import (
     Approximate,
     Backpropagation,
     Credit,
@@ -28,6 +26,8 @@ from memory.episodic.reinstated import (
     SyntheticGradient,
     TrainableKeys,
 )
+from memory.episodic.drift import DriftPenalty
+from memory.episodic.freshening import Freshening
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import Probe
 from memory.episodic.table import Slots
@@ -35,10 +35,10 @@ from memory.episodic.table import Slots
 _PROBED = 500
 """Memories whose true observations are kept to measure staleness on."""
 
-_DRIFT_UPDATES = 100
-"""Of the running mean that the drift penalty holds on to: two thirds of a memory's life in the paper's setting."""
-
-CreditName = Literal["frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid"]
+CreditName = Literal[
+    "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
+]
+_TEACHES_NOTHING = ("frozen", "trainable_keys")
 
 
 class LearningMemoryConfig(BaseModel):
@@ -67,7 +67,9 @@ class LearningMemoryConfig(BaseModel):
     synthetic_learning_rate: float = Field(1e-4, gt=0.0)
     """Synthetic: Adam's, of the network that foretells."""
     drift_penalty: float = Field(0.0, ge=0.0)
-    """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates; the paper: none."""
+    """Weight of the penalty on how far the encoder goes from its running mean; the paper: none."""
+    drift_updates: int = Field(100, ge=1)
+    """Updates over which that mean is taken; no more than a memory lives (in the paper's setting 156)."""
     pretraining: int = Field(0, ge=0)
     """Updates at the start in which the encoder stands still and the decoder learns ten times as fast."""
     reconstruction_share: float = Field(0.0, ge=0.0)
@@ -79,10 +81,33 @@ class LearningMemoryConfig(BaseModel):
     freshen_trusted: bool = False
     """Variational autoencoder: freshen only the surer half of the memories at hand."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether anything reaches the encoder."""
+        return self.credit not in _TEACHES_NOTHING or self.reconstruction_share > 0
+
     @model_validator(mode="after")
-    def _knows_whom_to_trust(self) -> LearningMemoryConfig:
+    def _asks_for_nothing_that_has_no_effect(self) -> LearningMemoryConfig:
         self._needs_variational("freshen_trusted", self.freshen_trusted)
+        autoencoder = self.reinstatement in ("autoencoder", "variational_autoencoder")
+        for option, wanted, needs, given in (
+            ("trust", self.trust > -1.0, "credit approximate", self.credit in ("approximate", "hybrid_approximate")),
+            ("drift_penalty", self.drift_penalty > 0, "an encoder that learns by its credit", self.learns),
+            ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
+            ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
+            ("freshen_trusted", self.freshen_trusted, "freshening recall or sweep", self.freshening != "none"),
+            ("freshening", self.freshening != "none", "a credit that learns from keys as they come", self._may_freshen),
+        ):
+            if wanted and not given:
+                raise ValueError(
+                    f"{option} needs {needs}, got credit {self.credit}, reinstatement {self.reinstatement}"
+                )
         return self
+
+    @property
+    def _may_freshen(self) -> bool:
+        # The passes of backpropagation are those of the keys as written; trained keys would lose their training.
+        return self.credit not in ("backpropagation", "trainable_keys")
 
     def _needs_variational(self, option: str, wanted: bool) -> None:
         if wanted and self.reinstatement != "variational_autoencoder":
@@ -151,7 +176,7 @@ def make_learning_memory(
         encoder=encoder,
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         credit=_credit(config, encoder, memories, slots, reinstatement, context_size),
-        drift_penalty=DriftPenalty(encoder, config.drift_penalty, _DRIFT_UPDATES, geometry),
+        drift_penalty=DriftPenalty(encoder, config.drift_penalty, config.drift_updates, geometry),
         reinstatement=reinstatement,
         freshening=Freshening(
             memories, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
@@ -203,4 +228,8 @@ def _credit(
     nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(model.parameters(), lr=config.synthetic_learning_rate)
     synthetic = SyntheticGradient(model, optimiser, slots, context)
-    return synthetic if config.credit == "synthetic" else Hybrid(Exact(encoder, reinstatement), synthetic)
+    if config.credit == "synthetic":
+        return synthetic
+    if config.credit == "hybrid":
+        return Hybrid(Exact(encoder, reinstatement), synthetic)
+    return Hybrid(Approximate(encoder, reinstatement, config.trust), synthetic)

@@ -6,6 +6,7 @@ its own. No gradient goes through its own embedding: whatever is learned is lear
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +15,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from agents.agent import Metrics, Transition, WorldSpec
+from agents.agent import Metrics, NonFiniteError, Transition, WorldSpec
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, LearningMemoryConfig, make_learning_memory
 from memory.episodic import CosineSoftmax, Store, maximum
+from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
-from memory.episodic.reinstated import Sample, scale_gradient
 from memory.episodic.reinstatement import VariationalAutoencoder
 
 
@@ -41,6 +42,20 @@ class MemoryClassifierConfig(LearningMemoryConfig):
     def _knows_who_is_uncertain(self) -> MemoryClassifierConfig:
         self._needs_variational("eviction", self.eviction == "uncertain")
         return self
+
+
+@dataclass
+class _Asked:
+    """A batch that was answered by memory, on autograd's graph until its labels are known."""
+
+    embedded: Tensor
+    """What the encoder made of it, `[batch, key_size]`."""
+    slots: Tensor
+    """The memories that get credit, int64 `[n]`."""
+    keys: Tensor
+    """Their keys as credit attached them, `[n, key_size]`."""
+    chances: Tensor
+    """The answer, `[batch, num_classes]`."""
 
 
 class MemoryClassifier:
@@ -66,18 +81,23 @@ class MemoryClassifier:
         self.kernel = CosineSoftmax(config.temperature)
         self.step = 0
         self.updates = 0
+        self._asked: _Asked | None = None
         self._revealed: tuple[Tensor, Tensor] | None = None
+        self._accuracy = 0.0
 
     def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        images = torch.from_numpy(observations)
+        at_random = self.rng.integers(0, self.num_classes, len(images))
         if not len(self.store):
-            return self.rng.integers(0, self.num_classes, len(observations))
-        with torch.no_grad():
-            chances = self.class_probabilities(self.memory.encoder(torch.from_numpy(observations).float()))
-        return chances.argmax(dim=1).numpy()
+            return at_random
+        if epsilon is None:
+            self._asked = self._ask(images)
+            return self._asked.chances.detach().argmax(dim=1).numpy()
+        classes = self.class_probabilities(images).argmax(dim=1).numpy()
+        return np.where(self.rng.random(len(images)) < epsilon, at_random, classes)
 
     def observe(self, transition: Transition) -> None:
-        if transition.labels is None:
-            raise ValueError("the memory classifier needs a world that reveals labels, such as mnist")
+        assert transition.labels is not None, "built for a world that reveals labels"
         self.step += len(transition.actions)
         self._accuracy = float((transition.actions == transition.labels).mean())
         self._revealed = torch.from_numpy(transition.observations), torch.from_numpy(transition.labels)
@@ -87,39 +107,49 @@ class MemoryClassifier:
         if self._revealed is None:
             return None
         (observations, labels), self._revealed = self._revealed, None
+        asked, self._asked = self._asked, None
+        batch = {"observations": observations, "labels": labels}
         metrics = {"charts/accuracy": self._accuracy}
         self.memory.optimiser.zero_grad(set_to_none=True)
-        embedded = self.memory.encoder(observations.float())
+        learns = asked is not None and self._pretrained
+        if asked is not None and learns:
+            metrics |= self._assign_credit(asked, batch)
+        embedded = self.memory.encoder(observations.float()) if asked is None else asked.embedded
+        # Before anything is stored, so that a batch that fails leaves the memory as it was.
+        self._check_finite(embedded.sum(), batch)
         # What an image's own embedding is asked for, as a memory-to-be, gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        if len(self.store) and self.updates >= self.config.pretraining:
-            metrics["losses/classification"] = self._assign_credit(keys.detach(), labels)
-        # Before anything is stored, so that a batch that fails leaves the memory as it was.
-        self._check_finite(embedded, observations, labels)
-        metrics |= self._remember(observations, keys, labels)
+        metrics |= self._remember(keys, batch)
         if keys.grad is not None:
             embedded.backward(keys.grad)
-        self._check_finite(embedded, observations, labels)
-        learns = any(parameter.grad is not None for parameter in self.memory.encoder.parameters())
-        if learns and self.updates >= self.config.pretraining:
+        self._check_finite(embedded.sum(), batch)
+        if learns and self.config.learns:
             self.memory.optimiser.step()
+        if self._pretrained and self.config.freshening == "sweep":
+            try:
+                self.memory.freshening.sweep()
+            except ValueError as error:
+                raise NonFiniteError(str(error), batch) from error
         self.updates += 1
-        if self.config.freshening == "sweep":
-            self.memory.freshening.sweep()
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
         return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory: keys, tables, and what observations come back from."""
-        return self.store.nbytes + self.memory.reinstatement.nbytes
+        """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
+        return self.store.nbytes + self.memory.reinstatement.nbytes + self.memory.credit.nbytes
 
     @torch.no_grad()
-    def class_probabilities(self, queries: Tensor) -> Tensor:
-        """What the memory says of queries `[batch, key_size]`: `[batch, num_classes]`."""
-        similarities = self.kernel.similarities(queries, self.store.keys)
-        return self.kernel.weights(similarities) @ self._one_hot(self.store.values)
+    def class_probabilities(self, observations: Tensor) -> Tensor:
+        """What the memory says of images uint8 `[batch, *shape]`: `[batch, num_classes]`.
+
+        By the keys that credit infers with; by stored ones where only a sample of the memories is credited.
+        """
+        queries, keys = self.memory.encoder(observations.float()), self.store.keys
+        if not self.config.sampled:
+            keys = self.memory.credit.infer(self.store.filled_slots(), keys)
+        return self._chances(self.kernel.similarities(queries, keys))
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""
@@ -144,30 +174,46 @@ class MemoryClassifier:
         self.memory.load_state_dict(state["memory"])
         self.sample.load_state_dict(state["sample"])
 
-    def _assign_credit(self, queries: Tensor, labels: Tensor) -> float:
-        """The gradient of the loss of this batch, through the memories alone; returns the loss."""
-        stored = self.store.keys
+    @property
+    def _pretrained(self) -> bool:
+        return self.updates >= self.config.pretraining
+
+    def _ask(self, observations: Tensor) -> _Asked:
+        """Answer by memory, and keep what is needed to learn from the answer."""
+        embedded = self.memory.encoder(observations.float())
+        queries, stored = embedded.detach(), self.store.keys
+        if not self._pretrained:
+            return _Asked(embedded, stored[:0], stored[:0], self._chances(self.kernel.similarities(queries, stored)))
         slots, counts_for = self.sample.draw(len(stored))
         keys = self.memory.credit.attach(slots, stored[slots])
         similarities = self.kernel.similarities(queries, scale_gradient(keys, counts_for))
         if len(slots) < len(stored):
             similarities = self.kernel.similarities(queries, stored).index_copy(1, slots, similarities)
-        chances = self.kernel.weights(similarities) @ self._one_hot(self.store.values)
-        # A class that no memory speaks for has no chance, and its logarithm no gradient.
-        loss = functional.nll_loss(chances.clamp_min(1e-6).log(), labels)
-        if keys.requires_grad:
-            loss.backward()
-            self.memory.credit.settle()
-        if self.config.freshening == "recall":
-            self.memory.freshening.freshen(slots, self.memory.credit.fresh)
-        return loss.item()
+        return _Asked(embedded, slots, keys, self._chances(similarities))
 
-    def _remember(self, observations: Tensor, keys: Tensor, labels: Tensor) -> Metrics:
+    def _assign_credit(self, asked: _Asked, batch: dict[str, Tensor]) -> Metrics:
+        """The gradient of the loss of this batch, through the memories alone."""
+        # A class that no memory speaks for has no chance, and its logarithm no gradient.
+        loss = functional.nll_loss(asked.chances.clamp_min(1e-6).log(), batch["labels"])
+        told = {}
+        if asked.keys.requires_grad:
+            if not asked.keys.is_leaf:
+                asked.keys.retain_grad()
+            loss.backward()
+            check_finite(loss.detach(), [asked.keys.grad], batch)
+            told = self.memory.credit.settle()
+        if self.config.freshening == "recall":
+            self.memory.freshening.freshen(asked.slots, self.memory.credit.fresh)
+        return {"losses/classification": loss.item(), **{f"losses/{name}": value for name, value in told.items()}}
+
+    def _remember(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """Store the images, and have decoder, credit and penalty add what they ask of their keys' gradient."""
+        observations, labels = batch["observations"], batch["labels"]
         metrics = {}
         share = self.config.reconstruction_share
         error = self.memory.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
+            check_finite(torch.tensor(error), [], batch)
             metrics["losses/reconstruction"] = error
         if self.eviction is not None:
             self.eviction.make_way(len(keys))
@@ -183,9 +229,12 @@ class MemoryClassifier:
             metrics["losses/drift"] = drift
         return metrics
 
-    def _check_finite(self, embedded: Tensor, observations: Tensor, labels: Tensor) -> None:
-        gradients = (parameter.grad for parameter in self.memory.encoder.parameters())
-        check_finite(embedded.detach().sum(), gradients, {"observations": observations, "labels": labels})
+    def _check_finite(self, total: Tensor, batch: dict[str, Tensor]) -> None:
+        check_finite(total.detach(), [weight.grad for weight in self.memory.encoder.parameters()], batch)
+
+    def _chances(self, similarities: Tensor) -> Tensor:
+        """What similarities `[batch, memories]` say of each class, `[batch, num_classes]`."""
+        return self.kernel.weights(similarities) @ self._one_hot(self.store.values)
 
     def _classes(self, weights: Tensor, values: Tensor) -> Tensor:
         return (weights @ self._one_hot(values)).argmax(dim=1)
@@ -197,7 +246,15 @@ class MemoryClassifier:
 def make_memory_classifier(
     config: MemoryClassifierConfig, world: WorldSpec, rng: np.random.Generator, device: str
 ) -> MemoryClassifier:
-    """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another."""
+    """Build the agent for a world; on the CPU whatever the device, for its parts are too small to gain by another.
+
+    Raises:
+        ValueError: in a world that reveals no labels, or with more images at a time than are remembered.
+    """
+    if not world.reveals_labels:
+        raise ValueError("agent.name: memory_classifier needs a world that reveals labels, such as mnist")
+    if config.capacity < world.num_envs:
+        raise ValueError(f"agent.capacity must be at least num_envs, {world.num_envs}, got {config.capacity}")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     store = Store(config.capacity, config.key_size, eviction="fifo")
     memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine")

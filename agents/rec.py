@@ -22,7 +22,7 @@ from agents.finite import check_finite
 from agents.learning_memory import CreditName, LearningMemory, LearningMemoryConfig, make_learning_memory
 from agents.nec import NEC, EpisodicQConfig, acting_parts, make_memory
 from memory.episodic import Recall, TrainableMemories
-from memory.episodic.reinstated import scale_gradient
+from memory.episodic.credit import scale_gradient
 
 
 class RECConfig(EpisodicQConfig, LearningMemoryConfig):

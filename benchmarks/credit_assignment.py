@@ -32,8 +32,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "exact": (),
     "approximate": APPROXIMATE,
     "synthetic": (*SYNTHETIC, *UNLABELLED),
+    "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
     # Beyond it. Held: with a drift penalty; sampled: 500 or 100 of the 5,000 memories get credit in an update.
     "trainable-keys": ("--agent.credit", "trainable_keys"),
+    "exact-sampled": SAMPLED,
     "exact-sampled-pretrained": (*SAMPLED, *PRETRAINED),
     "exact-sampled-pretrained-held": (*SAMPLED, *PRETRAINED, *HELD),
     "approximate-sampled-pretrained-held": (*APPROXIMATE, *SAMPLED, *PRETRAINED, *HELD),

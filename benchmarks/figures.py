@@ -115,11 +115,15 @@ REPORTS = {
             Figure("validation_accuracy", "Validation accuracy", axis="seconds", suffix="_seconds"),
         ),
         groups=(
-            ("As in the paper", ("frozen", "true-observations", "exact", "approximate", "synthetic")),
+            (
+                "As in the paper",
+                ("frozen", "true-observations", "true-observations-held", "exact", "approximate", "synthetic"),
+            ),
             (
                 "Through a decoder",
                 (
                     "exact",
+                    "exact-sampled",
                     "exact-sampled-pretrained",
                     "exact-sampled-pretrained-held",
                     "approximate-sampled-held",

@@ -97,6 +97,8 @@ class MNIST(World):
         num_envs: streams in parallel.
     """
 
+    reveals_labels = True
+
     def __init__(self, images: np.ndarray, labels: np.ndarray, config: MNISTConfig, num_envs: int) -> None:
         self._images = images[:, None]
         self._labels = labels.astype(np.int64)

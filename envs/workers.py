@@ -59,6 +59,7 @@ class WorkerWorld(World):
         self._cut_off = np.zeros(num_envs, dtype=bool)
         about = self._workers[0].about()
         self.frame_stack, self.frames_per_step = about["frame_stack"], about["frames_per_step"]
+        self.reveals_labels = about["reveals_labels"]
         super().__init__(num_envs, about["observation_space"], about["num_actions"])
         self._observations = np.zeros((num_envs, *self.single_observation_space.shape), np.uint8)
         self._last_infos: Infos = {}
@@ -250,6 +251,7 @@ class _Server:
     def about(self) -> dict[str, Any]:
         return {
             "frame_stack": self._world.frame_stack,
+            "reveals_labels": self._world.reveals_labels,
             "frames_per_step": self._world.frames_per_step,
             "observation_space": self._world.single_observation_space,
             "num_actions": int(self._world.single_action_space.n),

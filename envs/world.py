@@ -22,12 +22,14 @@ class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
 
     Attributes:
         frame_stack: how many leading channels of an observation slide by one at each step; 1: nothing slides.
+        reveals_labels: whether infos say what the right action was, as `label`.
         frames_per_step: frames that pass in a step.
     """
 
     single_observation_space: gymnasium.spaces.Box
     single_action_space: gymnasium.spaces.Discrete
     frame_stack = 1
+    reveals_labels = False
     frames_per_step = 1
 
     def __init__(self, num_envs: int, observation: gymnasium.spaces.Box, num_actions: int) -> None:

@@ -23,6 +23,10 @@ class Kernel(Protocol):
         """
         ...
 
+    def comparable(self, keys: Tensor) -> Tensor:
+        """Keys `[n, key_size]` such that the nearer two are, the more alike they are to this kernel."""
+        ...
+
 
 class InverseDistance:
     """`1 / (|h - h_i|^2 + delta)`, normalised (Pritzel et al. 2017, eq. 2 and 5)."""
@@ -36,6 +40,9 @@ class InverseDistance:
         squared_distances = (queries[:, None] - keys).square().sum(dim=2)
         kernel = (squared_distances + self.delta).reciprocal().masked_fill(~valid, 0.0)
         return kernel / kernel.sum(dim=1, keepdim=True)
+
+    def comparable(self, keys: Tensor) -> Tensor:
+        return keys
 
 
 class CosineSoftmax:
@@ -53,6 +60,9 @@ class CosineSoftmax:
             similarities = functional.cosine_similarity(queries[:, None], keys, dim=2)
         return self.weights(similarities.masked_fill(~valid, -torch.inf))
 
+    def comparable(self, keys: Tensor) -> Tensor:
+        return functional.normalize(keys, dim=1)
+
     def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Cosines of queries `[batch, key_size]` and the keys of all of them `[n, key_size]`: `[batch, n]`."""
         # Dividing the product is several times cheaper than normalising thousands of keys before it.
@@ -69,3 +79,6 @@ class UniformMean:
     def __call__(self, queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
         counted = valid.to(keys.dtype)
         return counted / counted.sum(dim=1, keepdim=True)
+
+    def comparable(self, keys: Tensor) -> Tensor:
+        return keys

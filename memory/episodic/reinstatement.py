@@ -6,6 +6,7 @@ of a store, or not at all: an autoencoder makes them from the stored key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -29,12 +30,16 @@ class Reinstatement(Protocol):
         ...
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
-        """Improve on keys `[n, key_size]` and what they are of, uint8; the reconstruction error, or None."""
+        """Improve on keys `[n, key_size]` and what they are of, uint8.
+
+        Returns:
+            The reconstruction error, or None where nothing learns; nothing is improved by one that is not finite.
+        """
         ...
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept for observations; 0 where keys are enough."""
+        """Bytes kept for observations, networks left out; 0 where keys are enough."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ class Raw:
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         self._observations[slots] = observations
-        self._filled = max(self._filled, int(slots.max()) + 1)
+        self._filled = max(self._filled, *(slots + 1).tolist(), 0)
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
         return self._observations[slots].float()
@@ -117,14 +122,16 @@ class Lossless:
             content = observation.tobytes()
             frame = self._compressor.compress(content)
             self._frames[slot], self._made_with[slot] = frame, self._current
-            self._recent.append(content)
             self._note(len(frame))
-        self._recent = self._recent[-self._samples :]
+            if not self._fits:
+                self._recent.append(content)
         if self._fits and self._mean_bytes_now > 1.33 * self._mean_bytes_then:
             # What came before the change is nothing to train on.
-            self._fits, self._recent = False, []
-        if not self._fits and len(self._recent) == self._samples:
+            self._fits = False
+        if len(self._recent) >= self._samples:
             self._train()
+            # Kept for longer, they would take more bytes than they save.
+            self._recent = []
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
         size = int(np.prod(self._shape))
@@ -132,7 +139,7 @@ class Lossless:
         for row, slot in enumerate(slots.tolist()):
             decompressor = self._decompressors[int(self._made_with[slot])]
             content[row] = np.frombuffer(decompressor.decompress(self._frames[slot], max_output_size=size), np.uint8)
-        return torch.from_numpy(content).view(-1, *self._shape).float()
+        return torch.from_numpy(content).view(len(slots), *self._shape).float()
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         return None
@@ -227,16 +234,18 @@ class Autoencoder:
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.decoder(keys).sigmoid().mul_(self._high).view(-1, *self._shape)
+            return self.decoder(keys).sigmoid().mul_(self._high).view(len(keys), *self._shape)
 
     def learn(self, keys: Tensor, observations: Tensor) -> float | None:
         pixels = observations.flatten(1) / self._high
         loss = self._loss(keys, pixels)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        self._schedule.step()
-        return loss.item() / pixels.shape[1]
+        error = loss.item() / pixels.shape[1]
+        if math.isfinite(error):
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            self._schedule.step()
+        return error
 
     @property
     def nbytes(self) -> int:

@@ -79,6 +79,11 @@ class Probe:
     ) -> dict[str, float]:
         """All instruments, by name; empty while the probe holds fewer than twice `neighbours`.
 
+        `key_drift`: mean distance of stored keys to fresh ones, over the median distance of two fresh ones.
+        `error_ratio`: distance of the embedding of what comes back to the fresh one, over that of the stored key.
+        Both also of the quarters by age, `_quarter_1` being the newest; and what `compared` gives. Distances are such
+        as the kernel tells keys apart by.
+
         Args:
             encoder: from observations float32 `[n, *shape]` to keys.
             reinstatement: to say what freshening by it would do; None leaves that out.
@@ -91,19 +96,25 @@ class Probe:
             return {}
         table, rows = self._memory.table, self._memory.rows_of(slots)
         stored, values, written_at = table.keys[rows], table.values[rows], table.written_at[rows]
-        fresh = encoder(self._observations[[*self._place_of.values()]].float())
-        drift = (fresh - stored).norm(dim=1)
+        fresh = kernel.comparable(encoder(self._observations[[*self._place_of.values()]].float()))
+        compared_to = kernel.comparable(stored)
+        drift = (fresh - compared_to).norm(dim=1)
         apart = torch.pdist(fresh).median().clamp_min(1e-12)
-        older = written_at <= written_at.median()
         metrics = {
             "key_drift": float(drift.mean() / apart),
-            "key_drift_older_half": float(drift[older].mean() / apart),
             **compared(fresh, stored, values, kernel, neighbours, decide),
         }
+        error = None
         # Where nothing has drifted there is nothing to compare the error with.
         if reinstatement is not None and metrics["key_drift"] > 1e-6:
-            mended = encoder(reinstatement.recall(slots, stored))
-            metrics["error_ratio"] = float((mended - fresh).norm(dim=1).sum() / drift.sum())
+            error = (kernel.comparable(encoder(reinstatement.recall(slots, stored))) - fresh).norm(dim=1)
+            metrics["error_ratio"] = float(error.sum() / drift.sum())
+        for number, quarter in enumerate(written_at.argsort(descending=True).chunk(4), start=1):
+            metrics[f"key_drift_quarter_{number}"] = float(drift[quarter].mean() / apart)
+            if error is not None:
+                metrics[f"error_ratio_quarter_{number}"] = float(
+                    error[quarter].sum() / drift[quarter].sum().clamp_min(1e-12)
+                )
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,24 +151,28 @@ def compared(
     Returns:
         `neighbour_recall`: share of the nearest by fresh keys that are among the nearest by stored ones.
         `kernel_shift`: total variation between the two distributions of weights, 0 to 1.
-        `value_shift`: mean absolute difference of the estimates, in standard deviations of the values.
+        `value_shift`: mean absolute difference of the estimates, in standard deviations of the values; left out where
+            decisions are taken otherwise, for values may be no quantities there.
         `decision_flips`: share of the answers on which another decision is taken, where it is known how one is.
         `self_rank`: mean reciprocal rank of its own stored key for each fresh one, 1 where none comes before it.
     """
     itself = torch.eye(len(fresh), dtype=torch.bool)
-    nearest = [torch.cdist(fresh, keys).masked_fill(itself, torch.inf) for keys in (fresh, stored)]
+    # Before the kernel sees them, distances must be those it would tell keys apart by.
+    near = [kernel.comparable(keys) for keys in (fresh, stored)]
+    nearest = [torch.cdist(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
     found = [distances.topk(neighbours, dim=1, largest=False).indices for distances in nearest]
     recall = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2).float().mean()
     weights = [kernel(fresh, keys[None], ~itself) for keys in (fresh, stored)]
-    estimates = [weight @ values for weight in weights]
-    to_stored = torch.cdist(fresh, stored)
+    to_stored = torch.cdist(near[0], near[1])
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
     metrics = {
         "neighbour_recall": float(recall),
         "kernel_shift": float(0.5 * (weights[0] - weights[1]).abs().sum(dim=1).mean()),
-        "value_shift": float((estimates[0] - estimates[1]).abs().mean() / values.std().clamp_min(1e-12)),
         "self_rank": float(ranks.float().reciprocal().mean()),
     }
-    if decide is not None:
+    if decide is None:
+        estimates = [weight @ values for weight in weights]
+        metrics["value_shift"] = float((estimates[0] - estimates[1]).abs().mean() / values.std().clamp_min(1e-12))
+    else:
         metrics["decision_flips"] = float((decide(weights[0], values) != decide(weights[1], values)).float().mean())
     return metrics

@@ -124,7 +124,7 @@ def test_only_what_weighs_most_is_reinstated():
 
 def test_values_move_by_the_error_shared_out_by_weight_whatever_its_units():
     world = FakeWorld()
-    agent = make_rec(world, learning_starts=NEVER, credit="frozen", value_learning_rate=0.1)
+    agent = make_rec(world, learning_starts=NEVER, credit="frozen", drift_penalty=0.0, value_learning_rate=0.1)
     play(world, agent, 200)
     observations = torch.from_numpy(world.observations[:1])
     keys, actions, returns = agent.encoder(observations).detach(), torch.tensor([1]), torch.tensor([1000.0])
@@ -139,8 +139,16 @@ def test_values_move_by_the_error_shared_out_by_weight_whatever_its_units():
 @pytest.mark.parametrize("reinstatement", ["raw", "lossless", "autoencoder", "variational_autoencoder"])
 def test_any_credit_goes_with_any_reinstatement(credit, reinstatement):
     world = FakeWorld()
-    options = {"credit": credit, "reinstatement": reinstatement, "pretraining": 5, "updates_per_probe": 20}
-    agent = make_rec(world, drift_penalty=1.0, **options)
+    teaches = credit not in ("frozen", "trainable_keys")
+    options = {
+        "credit": credit,
+        "reinstatement": reinstatement,
+        "pretraining": 5 if "autoencoder" in reinstatement else 0,
+        "drift_penalty": 1.0 if teaches else 0.0,
+        "freshening": "none" if credit == "trainable_keys" else "recall",
+        "updates_per_probe": 20,
+    }
+    agent = make_rec(world, **options)
     before = [weight.clone() for weight in agent.encoder.parameters()]
     metrics = [one for _, learned in play(world, agent, 300) for one in learned]
     tags = {tag for one in metrics for tag in one}
@@ -149,7 +157,7 @@ def test_any_credit_goes_with_any_reinstatement(credit, reinstatement):
     assert ("losses/reconstruction" in tags) == ("autoencoder" in reinstatement)
     after = agent.encoder.parameters()
     moved = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    assert moved == (credit not in ("frozen", "trainable_keys"))
+    assert moved == teaches
 
 
 def test_recalled_memories_are_freshened():

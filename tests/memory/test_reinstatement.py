@@ -16,7 +16,7 @@ from torch import nn
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, VariationalAutoencoder
 from training import checkpoint
 
-SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6)
+SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6)
 BATCHES = SHAPES.flatmap(
     lambda shape: st.lists(
         hnp.arrays(np.uint8, shape) | st.integers(0, 255).map(lambda value: np.full(shape, value, dtype=np.uint8)),

@@ -49,7 +49,8 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
         others = [memory for memory in range(12) if memory != query]
         order = {}
         for name, keys in (("fresh", fresh), ("stored", stored)):
-            distances = {memory: float((fresh[query] - keys[memory]).norm()) for memory in others}
+            keys = kernel.comparable(keys)
+            distances = {memory: float((kernel.comparable(fresh)[query] - keys[memory]).norm()) for memory in others}
             order[name] = sorted(others, key=distances.get)[:3]
         recalls.append(len(set(order["fresh"]) & set(order["stored"])) / 3)
         everything = torch.ones(1, 11, dtype=torch.bool)
@@ -58,15 +59,16 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
         estimates = [float(weight @ values[others]) for weight in weights]
         value_shifts.append(abs(estimates[0] - estimates[1]))
         flips.append((estimates[0] > 0.5) != (estimates[1] > 0.5))
-        mine = float((fresh[query] - stored[query]).norm())
-        ranks.append(1 / (1 + sum(float((fresh[query] - key).norm()) < mine for key in stored)))
-    assert "decision_flips" not in compared(fresh, stored, values, kernel, 3)
+        now, then = kernel.comparable(fresh), kernel.comparable(stored)
+        mine = float((now[query] - then[query]).norm())
+        ranks.append(1 / (1 + sum(float((now[query] - key).norm()) < mine for key in then)))
+    expected_shift = np.mean(value_shifts) / float(values.std())
+    assert compared(fresh, stored, values, kernel, 3)["value_shift"] == pytest.approx(expected_shift, rel=1e-4)
     found = compared(fresh, stored, values, kernel, 3, decide=lambda weights, values: weights @ values > 0.5)
     assert found == pytest.approx(
         {
             "neighbour_recall": np.mean(recalls),
             "kernel_shift": np.mean(shifts),
-            "value_shift": np.mean(value_shifts) / float(values.std()),
             "self_rank": np.mean(ranks),
             "decision_flips": np.mean(flips),
         },
@@ -198,3 +200,45 @@ def test_every_memory_is_as_likely_to_be_probed_and_a_slot_keeps_its_place():
     slot, place = next(iter(probe._place_of.items()))
     probe.remember(torch.tensor([slot]), torch.tensor([[200]], dtype=torch.uint8))
     assert probe._place_of[slot] == place and probe._observations[place].item() == 200
+
+
+@pytest.mark.parametrize("kernel", [CosineSoftmax(0.2), InverseDistance(1e-3)])
+def test_drift_and_error_are_those_of_plain_loops_in_all_and_by_age(parts, kernel):
+    """Every memory is probed; what comes back is off by one grey, so that the error is not nothing."""
+    encoder, store, raw, _, observations = parts
+    probe = Probe(store, SHAPE, COUNT, torch.Generator())
+    slots = torch.arange(COUNT)
+    written = [int(store.find(np.array([number], dtype=np.uint64))) for number in range(COUNT)]
+    probe.remember(torch.tensor(written), observations)
+    move(encoder)
+
+    class OffByOne(Raw):
+        def recall(self, slots, keys):
+            return raw.recall(slots, keys) + 1
+
+    found = probe.staleness(encoder, OffByOne(1, SHAPE), kernel)
+    with torch.no_grad():
+        fresh = kernel.comparable(encoder(raw.recall(slots, store.keys)))
+        mended = kernel.comparable(encoder(raw.recall(slots, store.keys) + 1))
+    stored = kernel.comparable(store.keys)
+    drifts = [float((fresh[slot] - stored[slot]).norm()) for slot in range(COUNT)]
+    errors = [float((fresh[slot] - mended[slot]).norm()) for slot in range(COUNT)]
+    between = sorted(float((fresh[i] - fresh[j]).norm()) for i in range(COUNT) for j in range(i))
+    apart = between[(len(between) - 1) // 2]
+    assert found["key_drift"] == pytest.approx(np.mean(drifts) / apart, rel=1e-4)
+    assert found["error_ratio"] == pytest.approx(sum(errors) / sum(drifts), rel=1e-4)
+    # Written eight at a time: quarters of ten, cut within those of an age as they come.
+    newest_first = store.written_at.argsort(descending=True).tolist()
+    for number in range(4):
+        quarter = newest_first[10 * number : 10 * number + 10]
+        drift = np.mean([drifts[slot] for slot in quarter]) / apart
+        assert found[f"key_drift_quarter_{number + 1}"] == pytest.approx(drift, rel=1e-4)
+        ratio = sum(errors[slot] for slot in quarter) / sum(drifts[slot] for slot in quarter)
+        assert found[f"error_ratio_quarter_{number + 1}"] == pytest.approx(ratio, rel=1e-4)
+
+
+def test_keys_that_changed_in_length_alone_are_not_stale_to_a_kernel_of_directions():
+    torch.manual_seed(0)
+    fresh, values = torch.randn(30, 4), torch.rand(30)
+    found = compared(fresh, fresh * (1 + torch.rand(30, 1)), values, CosineSoftmax(0.2), 5)
+    assert found["neighbour_recall"] == 1.0 and found["self_rank"] == 1.0 and found["kernel_shift"] < 1e-5
