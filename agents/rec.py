@@ -67,8 +67,8 @@ class REC(NEC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory: keys, tables, and what observations come back from."""
-        return self.memory.nbytes + self.parts.reinstatement.nbytes
+        """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
+        return self.memory.nbytes + self.parts.reinstatement.nbytes + self.parts.credit.nbytes
 
     def _with_returns(self, env: int, transition: Transition) -> Columns:
         return {**super()._with_returns(env, transition), "env": np.array(env)}
@@ -94,8 +94,16 @@ class REC(NEC):
         keys = embedded.detach().requires_grad_()
         self.parts.credit.remember(slots, observations, keys, returns[:, None])
         if keys.grad is not None:
-            # Waits, in the encoder's gradients, for the next update.
             embedded.backward(keys.grad)
+            self._step(embedded, {"observations": observations, "returns": returns})
+
+    def _step(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:
+        """Follow the encoder's gradients, unless its decoder is still being pretrained."""
+        gradients = [weight.grad for weight in self.encoder.parameters()]
+        check_finite(embedded.detach().sum(), gradients, batch)
+        if self.settings.learns and self.updates > self.settings.pretraining:
+            self.parts.optimiser.step()
+        self.parts.optimiser.zero_grad(set_to_none=True)
 
     def _update(self) -> Metrics:
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
@@ -106,23 +114,18 @@ class REC(NEC):
         embedded = self.encoder(observations)
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        metrics = {}
-        pretrained = self.updates > self.settings.pretraining
-        if pretrained:
-            metrics = self._assign_credit(keys, batch)
+        metrics = self._assign_credit(keys, batch) if self.updates > self.settings.pretraining else {}
         share = self.settings.reconstruction_share
         error = self.parts.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
+            check_finite(torch.tensor(error), [], batch)
             metrics["losses/reconstruction"] = error
         drift = self.parts.drift_penalty.penalise(observations, keys)
         if drift is not None:
             metrics["losses/drift"] = drift
         if keys.grad is not None:
             embedded.backward(keys.grad)
-        check_finite(embedded.detach().sum(), [weight.grad for weight in self.encoder.parameters()], batch)
-        if pretrained and any(weight.grad is not None for weight in self.encoder.parameters()):
-            self.parts.optimiser.step()
-        self.parts.optimiser.zero_grad(set_to_none=True)
+        self._step(embedded, batch)
         if self.settings.freshening == "sweep":
             self.parts.freshening.sweep()
         if self.updates % self.settings.updates_per_probe == 0:
@@ -146,13 +149,17 @@ class REC(NEC):
         spread = returns.var(unbiased=False).clamp_min(1e-6)
         (loss / spread).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
-        self.parts.credit.settle()
+        told = self.parts.credit.settle()
         if self.settings.freshening == "recall":
             self.parts.freshening.freshen(slots, self.parts.credit.fresh)
         # Values move by the error itself, whatever its units.
         recall.values.grad.mul_(spread)  # type: ignore[union-attr]
         self.memories.step(recall, actions)
-        return {"losses/return_error": loss.item(), "losses/q_value": estimates.mean().item()}
+        return {
+            "losses/return_error": loss.item(),
+            "losses/q_value": estimates.mean().item(),
+            **{f"losses/{name}": value for name, value in told.items()},
+        }
 
     def _reinstate(self, recall: Recall, actions: Tensor) -> tuple[Tensor, Tensor, Recall]:
         """Give credit to the memories that weigh most for each query.

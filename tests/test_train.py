@@ -20,7 +20,7 @@ from training.command_line import load_yaml
 PRESET = CONFIGS / "grid_world_mfec.yaml"
 
 
-@pytest.mark.parametrize("agent", ["random", "mfec", "nec", "dqn"])
+@pytest.mark.parametrize("agent", ["random", "mfec", "nec", "rec", "dqn"])
 def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
     preset = CONFIGS / f"grid_world_{agent}.yaml"
     arguments = ["--env.max_steps", 15, "--steps", 200, "--steps_per_log", 60, "--threads", 1, "--runs", tmp_path]
@@ -105,7 +105,7 @@ def test_an_unknown_game_is_refused_with_the_nearest(capsys):
         ("env: {name: atari}", "preset.yaml: agent is missing"),
         (
             "env: {name: atari}\nagent: {name: mfecc}",
-            "agent.name: should be one of 'random', 'mfec', 'nec', 'dqn', 'memory_classifier' (got",
+            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'memory_classifier' (got",
         ),
         ("env: {name: atari}\nagent: {key_size: 8}", "preset.yaml: agent.name is missing"),
         ("env: {name: atari}\nagent: {name: mfec, neighbors: 3}", "option agent.neighbors; did you mean neighbours?"),

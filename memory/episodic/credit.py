@@ -12,6 +12,7 @@ inferred with; their gradient is what the encoder learns from. The order of an u
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol
 
 import torch
@@ -307,7 +308,7 @@ class SyntheticGradient(Frozen):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self._context.copy_(state["context"])
         self._mean_square = state["mean_square"]
 
@@ -345,7 +346,10 @@ class Hybrid:
         return self._reinstating.infer(slots, stored)
 
     def settle(self) -> dict[str, float]:
-        return {**self._reinstating.settle(), **self._synthetic.learn(self._slots, self._attached)}
+        told = {**self._reinstating.settle(), **self._synthetic.learn(self._slots, self._attached)}
+        # It would hold on to the graph until the next update.
+        del self._attached
+        return told
 
     @property
     def nbytes(self) -> int:

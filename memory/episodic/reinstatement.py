@@ -6,6 +6,7 @@ of a store, or not at all: an autoencoder makes them from the stored key.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -113,8 +114,8 @@ class Lossless:
         self._current = 0
         self._recent: list[bytes] = []
         self._fits = False
-        self._mean_bytes_then = float("nan")
-        self._mean_bytes_now = float("nan")
+        self._mean_bytes_then = 0.0
+        self._mean_bytes_now = 0.0
         self._use(0)
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
@@ -171,9 +172,15 @@ class Lossless:
         self._mean_bytes_then, self._mean_bytes_now = state["mean_bytes"]
         self._use(state["current"])
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lossless:
+        # Zstandard's own objects cannot be copied, but made again.
+        twin = Lossless(len(self._frames), self._shape, self._level, self._dictionary_bytes, self._samples)
+        twin.load_state_dict(self.state_dict())
+        memo[id(self)] = twin
+        return twin
+
     def _note(self, frame_bytes: int) -> None:
-        if np.isnan(self._mean_bytes_now):
-            self._mean_bytes_now = float(frame_bytes)
+        self._mean_bytes_now = self._mean_bytes_now or float(frame_bytes)
         self._mean_bytes_now += (frame_bytes - self._mean_bytes_now) / self._samples
 
     def _train(self) -> None:
@@ -260,7 +267,7 @@ class Autoencoder:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.decoder.load_state_dict(state["decoder"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self._schedule.last_epoch = state["batches"]
 
     def _trained(self) -> list[nn.Parameter]:

@@ -22,6 +22,17 @@ STACKED_GRID = {"shape": (4, 3, 3), "frame_stack": 4}
 SCREENS = {"shape": (4, 36, 36), "frame_stack": 4}
 
 LEARNS_SOON = {"learning_starts": 20, "batch_size": 4, "replay_capacity": 300, "learning_rate": 1e-3}
+REC = {
+    "name": "rec",
+    "architecture": "dense",
+    "hidden": 8,
+    "key_size": 4,
+    "neighbours": 3,
+    "capacity": 25,
+    "epsilon_end": 60,
+    "updates_per_probe": 5,
+    **LEARNS_SOON,
+}
 NEC = {"name": "nec", "key_size": 4, "neighbours": 3, "capacity": 25, "epsilon_end": 60, **LEARNS_SOON}
 DQN = {"name": "dqn", "features": 8, "updates_per_target": 7, "epsilon_begin": 10, "epsilon_end": 60, **LEARNS_SOON}
 MFEC = {"name": "mfec", "key_size": 4, "neighbours": 3, "capacity": 25, "epsilon": 0.2}
@@ -30,6 +41,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mfec": (MFEC, GRID),
     "mfec fifo": ({**MFEC, "eviction": "fifo"}, STACKED_GRID),
     "nec": (NEC, GRID),
+    "rec": (REC, GRID),
+    "rec screens": ({**REC, "architecture": "convolutional", "credit": "hybrid"}, SCREENS),
+    "rec foretold": ({**REC, "credit": "synthetic", "reinstatement": "variational_autoencoder"}, STACKED_GRID),
     "nec screens": (NEC, SCREENS),
     "nec adam": ({**NEC, "optimiser": "adam", "eviction": "fifo"}, SCREENS),
     "nec frozen": ({**NEC, "train_encoder": False}, STACKED_GRID),
