@@ -1,6 +1,6 @@
 """Grid worlds: returns of the agents while they learn and once they have learned, to docs/results/grid_world.csv.
 
-    python -m benchmarks.grid_world                                        an empty room, four agents, three seeds
+    python -m benchmarks.grid_world                                        an empty room, five agents, three seeds
     python -m benchmarks.grid_world --ids MiniGrid-FourRooms-v0 --agents nec
 
 Started again, it does the runs that its table lacks. `python -m benchmarks.figures grid_world` draws the figure.
@@ -20,7 +20,7 @@ class GridWorldOptions(Options):
 
     ids: tuple[str, ...] = ("MiniGrid-Empty-8x8-v0",)
     """Worlds, as MiniGrid registers them."""
-    agents: tuple[str, ...] = ("mfec", "nec", "dqn", "random")
+    agents: tuple[str, ...] = ("mfec", "nec", "rec", "dqn", "random")
     """Agents, by their presets: configs/grid_world_<agent>.yaml."""
 
 
