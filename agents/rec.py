@@ -114,7 +114,8 @@ class REC(NEC):
         embedded = self.encoder(observations)
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        metrics = self._assign_credit(keys, batch) if self.updates > self.settings.pretraining else {}
+        pretrained = self.updates > self.settings.pretraining
+        metrics = self._assign_credit(keys, batch) if pretrained else {}
         share = self.settings.reconstruction_share
         error = self.parts.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
         if error is not None:
@@ -126,7 +127,7 @@ class REC(NEC):
         if keys.grad is not None:
             embedded.backward(keys.grad)
         self._step(embedded, batch)
-        if self.settings.freshening == "sweep":
+        if pretrained and self.settings.freshening == "sweep":
             self.parts.freshening.sweep()
         if self.updates % self.settings.updates_per_probe == 0:
             found = self.parts.probe.staleness(self.encoder, self.parts.reinstatement, self.memory.kernel)

@@ -176,3 +176,12 @@ def test_recalled_memories_are_freshened():
     with torch.no_grad():
         fresh = agent.encoder(agent.parts.reinstatement.recall(slots, table.keys[rows]))
     torch.testing.assert_close(table.keys[rows], fresh)
+
+
+def test_a_decoder_that_knows_nothing_yet_freshens_nothing():
+    world = FakeWorld()
+    agent = make_rec(world, reinstatement="autoencoder", freshening="sweep", pretraining=10**6)
+    play(world, agent, 300)
+    assert agent.updates > 20
+    found = agent.parts.probe.staleness(agent.encoder, agent.parts.reinstatement, agent.memory.kernel)
+    assert found["key_drift"] < 1e-5
