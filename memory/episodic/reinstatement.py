@@ -6,6 +6,7 @@ of a store, or not at all: an autoencoder makes them from the stored key.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -17,6 +18,10 @@ import zstandard
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+
+
+_LEAST_CONTENT = 64
+"""Bytes to train a dictionary on. Zstandard trains on three quarters of them, and crashes where these are below 8."""
 
 
 class Reinstatement(Protocol):
@@ -184,11 +189,11 @@ class Lossless:
         self._mean_bytes_now += (frame_bytes - self._mean_bytes_now) / self._samples
 
     def _train(self) -> None:
-        try:
-            dictionary = zstandard.train_dictionary(self._dictionary_bytes, [*self._recent]).as_bytes()
-        except zstandard.ZstdError:
-            # Too little in common, or too little content: frames stay as they are, until the stream has changed.
-            dictionary = b""
+        # Too little in common, or too little content: frames stay as they are, until the stream has changed.
+        dictionary = b""
+        if sum(map(len, self._recent)) >= _LEAST_CONTENT:
+            with contextlib.suppress(zstandard.ZstdError):
+                dictionary = zstandard.train_dictionary(self._dictionary_bytes, [*self._recent]).as_bytes()
         self._dictionaries = {
             number: content for number, content in self._dictionaries.items() if (self._made_with == number).any()
         }

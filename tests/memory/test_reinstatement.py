@@ -55,6 +55,15 @@ def test_what_is_kept_comes_back_to_the_bit(observations, seed, samples):
             assert torch.equal(back(one, slots[:1]), batch[:1])
 
 
+@pytest.mark.parametrize("count", [8, 9, 63, 64, 65])
+def test_observations_of_a_byte_are_too_little_to_train_a_dictionary_on(count):
+    """Zstandard's own trainer ends the process on eight samples of a byte each."""
+    batch = torch.arange(count, dtype=torch.uint8)[:, None]
+    kept = Lossless(count, (1,), dictionary_bytes=256, samples=6)
+    kept.remember(torch.arange(count), batch)
+    assert torch.equal(back(kept, torch.arange(count)), batch)
+
+
 def stream(rng, count, offset):
     """Pictures that share a texture, which changes with the offset."""
     texture = np.random.default_rng(offset).integers(0, 256, (24, 24))
