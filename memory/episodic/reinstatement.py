@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
-
 _LEAST_CONTENT = 64
 """Bytes to train a dictionary on. Zstandard trains on three quarters of them, and crashes where these are below 8."""
 
