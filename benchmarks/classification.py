@@ -78,7 +78,7 @@ def compare(options: ClassificationOptions, variants: Mapping[str, tuple[str, ..
     runs = [
         Run(
             config,
-            replace(blank, variant="+".join([variant, *filter(None, [blank.variant])])),
+            replace(blank, variant="+".join(filter(None, [variant, blank.variant]))),
             options.updates_per_row,
             options.out,
         )
@@ -105,7 +105,8 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
     images, labels = load_images(run.config.env.dataset, "validation")
     images, labels = images[:VALIDATION_IMAGES, None], labels[:VALIDATION_IMAGES]
     loop = TrainingLoop(world, agent, EpisodeSeeds(run.config.seed)).run(run.config.steps)
-    seconds, row_seconds, updates, last_row, best, failed = 0.0, 0.0, 0, 0, 0.0, False
+    seconds, updates, best, failed = 0.0, 0, 0.0, False
+    last_row = (seconds, updates)
     total = run.config.steps // IMAGES
     while updates < total and not failed:
         began = time.perf_counter()
@@ -114,14 +115,13 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
         except NonFiniteError:
             failed = True
         seconds += time.perf_counter() - began
-        row_seconds += time.perf_counter() - began
         updates += 1
         if updates % run.updates_per_row == 0 or updates == total or failed:
             accuracy = float((classify(agent, images) == labels).mean())
             best = max(best, accuracy)
             measured = {
                 "validation_accuracy": accuracy,
-                "milliseconds_per_update": 1000 * row_seconds / (updates - last_row),
+                "milliseconds_per_update": 1000 * (seconds - last_row[0]) / (updates - last_row[1]),
                 "bytes_per_memory": agent.nbytes / len(agent.store),
                 **agent.staleness(),
                 "diverged": float(failed or accuracy < max(best - DIVERGED, 2 / agent.num_classes)),
@@ -130,7 +130,7 @@ def rows_of(run: Run, report: Report) -> Iterator[Row]:
             steps = run.config.steps if failed else updates * IMAGES
             for name, value in measured.items():
                 yield replace(run.blank, steps=steps, metric=name, value=value, seconds=seconds)
-            row_seconds, last_row = 0.0, updates
+            last_row = (seconds, updates)
             report(updates * IMAGES, f"accuracy {accuracy:.3f}")
     world.close()
 

@@ -80,6 +80,7 @@ AXES = {
 }
 """What an axis is called, and how much of it an agent step is."""
 CLASSIFICATION = ("validation_accuracy", "milliseconds_per_update", "bytes_per_memory")
+STALENESS = ("key_drift", "neighbour_recall", "error_ratio", "diverged")
 REPORTS = {
     "quickstart": Report(
         ("return_last_20", "steps_per_second", "peak_megabytes"),
@@ -110,7 +111,7 @@ REPORTS = {
         by_machine=True,
     ),
     "credit_assignment": Report(
-        (*CLASSIFICATION, "key_drift", "neighbour_recall", "error_ratio", "diverged"),
+        (*CLASSIFICATION, *STALENESS),
         (
             Figure("validation_accuracy", "Validation accuracy", axis="updates"),
             Figure("validation_accuracy", "Validation accuracy", axis="seconds", suffix="_seconds"),
@@ -162,7 +163,7 @@ REPORTS = {
         ),
     ),
     "freshening": Report(
-        (*CLASSIFICATION, "key_drift", "neighbour_recall", "error_ratio", "diverged"),
+        (*CLASSIFICATION, *STALENESS),
         (
             Figure("validation_accuracy", "Validation accuracy", axis="updates"),
             Figure("neighbour_recall", "Recall of fresh neighbours", axis="updates", suffix="_recall"),
@@ -370,9 +371,10 @@ def _sorted(names: Iterable[str], report: Report) -> list[str]:
     order = list(dict.fromkeys(variant for _, variants in report.groups for variant in variants)) or list(LOOKS)
 
     def rank(name: str) -> tuple[int, str]:
-        return next((rank for rank, known in enumerate(order) if name.startswith(known)), len(order)), name
+        is_known = name.__eq__ if report.groups else name.startswith
+        return next((rank for rank, known in enumerate(order) if is_known(known)), len(order)), name
 
-    return sorted(names, key=(lambda name: (order.index(name), "")) if report.groups else rank)
+    return sorted(names, key=rank)
 
 
 def _look(name: str, names: Sequence[str]) -> tuple[str, str]:

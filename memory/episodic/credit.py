@@ -98,7 +98,15 @@ class Frozen:
         pass
 
 
-class TrainableKeys(Frozen):
+class _StoredKeys(Frozen):
+    """Infers with stored keys, and has their gradient to follow when it settles."""
+
+    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
+        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
+        return self._attached
+
+
+class TrainableKeys(_StoredKeys):
     """The stored keys are themselves parameters (as in NEC); the encoder learns nothing from them.
 
     They follow RMSProp, whose second moment is one number for all keys: gradients shrink with the number of memories.
@@ -112,10 +120,6 @@ class TrainableKeys(Frozen):
         self._memory = memory
         self._learning_rate = learning_rate
         self._mean_square = 0.0
-
-    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
-        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
-        return self._attached
 
     def settle(self) -> dict[str, float]:
         gradient = self._attached.grad
@@ -132,7 +136,7 @@ class TrainableKeys(Frozen):
         self._mean_square = state["mean_square"]
 
 
-class Backpropagation(Frozen):
+class Backpropagation(_StoredKeys):
     """The forward pass of every memory is kept: the true gradient, and the oracle of all others.
 
     Weights change after a pass, so each write also keeps the weights it was made with. For small memories only.
@@ -148,10 +152,6 @@ class Backpropagation(Frozen):
         self._row_of = torch.zeros(capacity, dtype=torch.int64)
         self._passes: dict[int, tuple[dict[str, Tensor], Tensor, Tensor]] = {}
         self._next = 0
-
-    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
-        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
-        return self._attached
 
     def settle(self) -> dict[str, float]:
         assert self._attached.grad is not None, "backward before settle"
@@ -249,7 +249,7 @@ class Approximate(Exact):
         return stored.detach()
 
 
-class SyntheticGradient(Frozen):
+class SyntheticGradient(_StoredKeys):
     """A network foretells, when a memory is written, the gradient it will get while it lives (Jaderberg et al. 2016).
 
     It learns from the gradients that memories do get. These shrink with the number of memories that share a loss, and
@@ -269,10 +269,6 @@ class SyntheticGradient(Frozen):
         self._optimiser = optimiser
         self._context = torch.zeros(capacity, context_size)
         self._mean_square = 0.0
-
-    def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
-        self._slots, self._attached = slots, stored.detach().clone().requires_grad_()
-        return self._attached
 
     def settle(self) -> dict[str, float]:
         return self.learn(self._slots, self._attached)

@@ -122,7 +122,7 @@ class EpisodicMemory:
 
     def rows_of(self, slots: Tensor) -> Tensor:
         """The table's rows of slots that tell actions apart, int64 `[n]`."""
-        return slots % self.capacity + self.table.starts(slots // self.capacity)
+        return self.rows(slots // self.capacity, slots % self.capacity)
 
     def filled_slots(self) -> Tensor:
         """All slots that hold a memory, in the order of the actions, int64 `[n]`."""

@@ -158,10 +158,10 @@ class Store:
 
     def touch(self, slots: Tensor) -> None:
         """Count `slots`, int64 of any shape, as used now; one event, however many they are."""
-        self.table.touch(slots + self._filled.start)
+        self.table.touch(self.rows_of(slots))
 
     def rows_of(self, slots: Tensor) -> Tensor:
-        """The table's rows of `slots`, int64 `[n]`."""
+        """The table's rows of `slots`, int64 of any shape."""
         return slots + self._filled.start
 
     def filled_slots(self) -> Tensor:
@@ -171,14 +171,14 @@ class Store:
     def expire(self, slots: Tensor) -> None:
         """Have the memories in `slots`, int64 `[batch]`, evicted before all others, unless they are used until then."""
         self._check_slots(slots)
-        self.table.last_used[slots + self._filled.start] = -1
+        self.table.last_used[self.rows_of(slots)] = -1
 
     def set_keys(self, slots: Tensor, keys: Tensor) -> None:
         """Replace the keys of distinct `slots` int64 `[batch]` by finite `keys [batch, key_size]`; else ValueError."""
         self._check_slots(slots)
         if keys.shape != (len(slots), self.key_size) or not keys.isfinite().all():
             raise ValueError(f"keys must be finite [{len(slots)}, {self.key_size}], got {list(keys.shape)}")
-        self.table.place_keys(slots + self._filled.start, keys)
+        self.table.place_keys(self.rows_of(slots), keys)
 
     def set_values(self, slots: Tensor, values: Tensor) -> None:
         """Replace the values of distinct `slots` int64 `[batch]` by finite `values [batch]`; else ValueError."""

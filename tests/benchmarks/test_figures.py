@@ -116,3 +116,9 @@ def test_every_variant_of_the_classifier_has_a_place_in_its_figure():
     ):
         shown = {variant for _, group in REPORTS[name].groups for variant in group}
         assert variants.keys() <= shown
+
+
+def test_a_variant_that_no_group_names_comes_after_those_that_are_named():
+    changed = replace(ROW, agent="memory_classifier", world="mnist", metric="validation_accuracy", variant="exact+hot")
+    lines = table([changed, replace(changed, variant="exact")], REPORTS["credit_assignment"]).splitlines()
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["exact", "exact+hot"]

@@ -47,6 +47,18 @@ def loss_of(keys, queries, labels, wanted):
     return nn.functional.nll_loss(chances.clamp_min(1e-6).log(), wanted)
 
 
+def move(encoder):
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+
+
+def raw_of(observations):
+    raw = Raw(CAPACITY, SHAPE)
+    raw.remember(torch.arange(CAPACITY), observations)
+    return raw
+
+
 def gradients(encoder):
     return [None if parameter.grad is None else parameter.grad.clone() for parameter in encoder.parameters()]
 
@@ -116,8 +128,7 @@ def test_with_every_pass_kept_backpropagation_is_autograd(problem):
 def test_reinstatement_is_backpropagation_where_the_encoder_has_not_moved(kind, problem):
     encoder, observations, stored, labels, queries = problem
     wanted = torch.randint(0, CLASSES, (5,))
-    raw, oracle = Raw(CAPACITY, SHAPE), Backpropagation(encoder, CAPACITY)
-    raw.remember(torch.arange(CAPACITY), observations)
+    raw, oracle = raw_of(observations), Backpropagation(encoder, CAPACITY)
     oracle.remember(torch.arange(CAPACITY), observations, torch.zeros(0), torch.zeros(0))
     expected_loss, expected = one_update(oracle, encoder, stored, labels, queries, wanted)
     loss, found = one_update(kind(encoder, raw), encoder, stored, labels, queries, wanted)
@@ -128,12 +139,9 @@ def test_reinstatement_is_backpropagation_where_the_encoder_has_not_moved(kind, 
 def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_with_stored_ones(problem):
     encoder, observations, stored, labels, queries = problem
     wanted = torch.randint(0, CLASSES, (5,))
-    raw = Raw(CAPACITY, SHAPE)
-    raw.remember(torch.arange(CAPACITY), observations)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-        fresh = encoder(observations.float())
+    raw = raw_of(observations)
+    move(encoder)
+    fresh = encoder(observations.float()).detach()
     exact, approximate = Exact(encoder, raw), Approximate(encoder, raw)
     slots = torch.arange(CAPACITY)
     torch.testing.assert_close(exact.attach(slots, stored), fresh)
@@ -159,11 +167,8 @@ def test_where_the_encoder_moved_exact_infers_with_fresh_keys_and_approximate_wi
 def test_credit_of_a_sample_is_unbiased_however_stale_the_rest_is(problem):
     encoder, observations, stored, labels, queries = problem
     wanted = torch.randint(0, CLASSES, (5,))
-    raw = Raw(CAPACITY, SHAPE)
-    raw.remember(torch.arange(CAPACITY), observations)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+    raw = raw_of(observations)
+    move(encoder)
     credit = Approximate(encoder, raw)
     expected_loss, expected = one_update(credit, encoder, stored, labels, queries, wanted)
     sample = Sample(4, torch.Generator().manual_seed(1))
@@ -260,8 +265,7 @@ def test_synthetic_gradients_follow_sizes_that_fall_by_orders_of_magnitude(probl
 def test_a_hybrid_reinstates_and_teaches_the_synthetic_gradient(problem):
     encoder, observations, stored, labels, queries = problem
     wanted = torch.randint(0, CLASSES, (5,))
-    raw = Raw(CAPACITY, SHAPE)
-    raw.remember(torch.arange(CAPACITY), observations)
+    raw = raw_of(observations)
     exact = Exact(encoder, raw)
     expected = one_update(exact, encoder, stored, labels, queries, wanted)
     synthetic = synthetic_for()
@@ -279,11 +283,8 @@ def test_a_hybrid_reinstates_and_teaches_the_synthetic_gradient(problem):
 
 def test_what_credit_infers_with_is_what_it_learns_with(problem):
     encoder, observations, stored, _, _ = problem
-    raw = Raw(CAPACITY, SHAPE)
-    raw.remember(torch.arange(CAPACITY), observations)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+    raw = raw_of(observations)
+    move(encoder)
     slots = torch.arange(CAPACITY)
     for credit, fresh in (
         (Frozen(), False),
