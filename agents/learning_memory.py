@@ -1,6 +1,6 @@
-"""A memory whose encoder learns: encoder, store, credit, reinstatement and what keeps keys fresh, built to go together.
+"""What makes an encoder learn through a memory: credit, reinstatement and what keeps keys fresh, built together.
 
-Agents share it. What an agent does with it (which memories a query recalls, and what is asked of them) is the agent's.
+Agents share it. The store, and what is done with it (which memories a query recalls, what is asked of them), is theirs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
-from agents.agent import WorldSpec
+from agents.agent import Metrics, NonFiniteError, WorldSpec
 from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
+from agents.finite import check_finite
 from agents.optimisers import load_optimiser
 from memory.episodic.credit import (
     Approximate,
@@ -25,6 +26,7 @@ from memory.episodic.credit import (
     Hybrid,
     SyntheticGradient,
     TrainableKeys,
+    scale_gradient,
 )
 from memory.episodic.drift import DriftPenalty
 from memory.episodic.freshening import Freshening
@@ -38,6 +40,8 @@ _PROBED = 500
 CreditName = Literal[
     "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
 ]
+ReinstatementName = Literal["raw", "lossless", "autoencoder", "variational_autoencoder"]
+FresheningName = Literal["none", "recall", "sweep"]
 _TEACHES_NOTHING = ("frozen", "trainable_keys")
 
 
@@ -48,7 +52,7 @@ class LearningMemoryConfig(BaseModel):
 
     credit: CreditName = "exact"
     """How the loss reaches the encoder through memories."""
-    reinstatement: Literal["raw", "lossless", "autoencoder", "variational_autoencoder"] = "autoencoder"
+    reinstatement: ReinstatementName = "autoencoder"
     """How the observation behind a memory comes back."""
     architecture: Architecture = "dense"
     """Of encoder and decoder: one hidden layer, or two convolutions before it."""
@@ -72,9 +76,11 @@ class LearningMemoryConfig(BaseModel):
     """Updates over which that mean is taken; no more than a memory lives (in the paper's setting 156)."""
     pretraining: int = Field(0, ge=0)
     """Updates at the start in which the encoder stands still and the decoder learns ten times as fast."""
+    pretraining_offline: bool = False
+    """Whether these are done at once, on observations gathered before, and not as the stream comes."""
     reconstruction_share: float = Field(0.0, ge=0.0)
     """How much of the reconstruction error reaches the encoder; the paper: nothing."""
-    freshening: Literal["none", "recall", "sweep"] = "none"
+    freshening: FresheningName = "none"
     """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
     freshened: int = Field(500, ge=1)
     """Sweep: memories embedded anew in an update."""
@@ -94,13 +100,15 @@ class LearningMemoryConfig(BaseModel):
             ("trust", self.trust > -1.0, "credit approximate", self.credit in ("approximate", "hybrid_approximate")),
             ("drift_penalty", self.drift_penalty > 0, "an encoder that learns by its credit", self.learns),
             ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
+            ("pretraining_offline", self.pretraining_offline, "pretraining above 0", self.pretraining > 0),
             ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
             ("freshen_trusted", self.freshen_trusted, "freshening recall or sweep", self.freshening != "none"),
             ("freshening", self.freshening != "none", "a credit that learns from keys as they come", self._may_freshen),
         ):
             if wanted and not given:
                 raise ValueError(
-                    f"{option} needs {needs}, got credit {self.credit}, reinstatement {self.reinstatement}"
+                    f"{option} needs {needs}, got credit {self.credit}, reinstatement {self.reinstatement}, "
+                    f"pretraining {self.pretraining}, freshening {self.freshening}"
                 )
         return self
 
@@ -121,6 +129,7 @@ class LearningMemoryConfig(BaseModel):
 class LearningMemory:
     """The parts beside the store, for an agent to use."""
 
+    config: LearningMemoryConfig
     encoder: nn.Module
     """From observations, float32 or uint8 `[n, *shape]`, to keys `[n, key_size]`."""
     optimiser: torch.optim.Optimizer
@@ -131,18 +140,75 @@ class LearningMemory:
     freshening: Freshening
     probe: Probe
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the store: what observations come back from, and what credit keeps."""
+        return self.reinstatement.nbytes + self.credit.nbytes
+
+    def reconstruct(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:
+        """Have the reinstatement learn from a batch, and the encoder its share of that.
+
+        Args:
+            keys: what the encoder made of the batch's `observations`, `[n, key_size]`; a leaf that gathers a gradient.
+            batch: goes with the error.
+
+        Raises:
+            NonFiniteError: on an error that is not finite; nothing has learned from it.
+        """
+        share = self.config.reconstruction_share
+        learned_from = scale_gradient(keys, share) if share else keys.detach()
+        error = self.reinstatement.learn(learned_from, batch["observations"])
+        if error is None:
+            return {}
+        check_finite(torch.tensor(error), [], batch)
+        return {"losses/reconstruction": error}
+
+    def hold(self, keys: Tensor, observations: Tensor) -> Metrics:
+        """Add the drift penalty's gradient to that of keys `[n, key_size]`, a leaf, of observations `[n, *shape]`."""
+        drift = self.drift_penalty.penalise(observations.float(), keys)
+        return {} if drift is None else {"losses/drift": drift}
+
+    def step(self, embedded: Tensor, batch: dict[str, Tensor], learns: bool = True) -> None:
+        """Follow the encoder's gradients, if it learns; they and what it made of a batch, `[n, key_size]`, are finite.
+
+        Raises:
+            NonFiniteError: where they are not, before anything has changed.
+        """
+        self.check_finite(embedded, batch)
+        if learns and self.config.learns:
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def check_finite(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:
+        """Raise NonFiniteError unless what the encoder made of a batch, and its gradients, are finite."""
+        check_finite(embedded.detach().sum(), [weight.grad for weight in self.encoder.parameters()], batch)
+
+    def sweep(self, batch: dict[str, Tensor]) -> None:
+        """Freshen the next memories in turn, where that is wanted.
+
+        Raises:
+            NonFiniteError: on embeddings that are not finite.
+        """
+        if self.config.freshening == "sweep":
+            try:
+                self.freshening.sweep()
+            except ValueError as error:
+                raise NonFiniteError(str(error), batch) from error
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""
-        return {field.name: getattr(self, field.name).state_dict() for field in fields(self)}
+        return {name: part.state_dict() for name, part in self._parts()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
-        for field in fields(self):
-            part = getattr(self, field.name)
+        for name, part in self._parts():
             if part is self.optimiser:
-                load_optimiser(part, state[field.name])
+                load_optimiser(part, state[name])
             else:
-                part.load_state_dict(state[field.name])
+                part.load_state_dict(state[name])
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "config"]
 
 
 def make_learning_memory(
@@ -173,6 +239,7 @@ def make_learning_memory(
     reinstatement = _reinstatement(config, slots, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
     return LearningMemory(
+        config=config,
         encoder=encoder,
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         credit=_credit(config, encoder, memories, slots, reinstatement, context_size),

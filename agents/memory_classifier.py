@@ -15,12 +15,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from agents.agent import Metrics, NonFiniteError, Transition, WorldSpec
+from agents.agent import Metrics, Transition, WorldSpec
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, LearningMemoryConfig, make_learning_memory
 from memory.episodic import CosineSoftmax, Store, maximum
 from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
+from memory.episodic.pretraining import OfflinePretraining
 from memory.episodic.reinstatement import VariationalAutoencoder
 
 
@@ -67,6 +68,7 @@ class MemoryClassifier:
         memory: LearningMemory,
         sample: Sample,
         eviction: UncertainFirst | None,
+        offline: OfflinePretraining | None,
         num_classes: int,
         rng: np.random.Generator,
         config: MemoryClassifierConfig,
@@ -75,6 +77,7 @@ class MemoryClassifier:
         self.memory = memory
         self.sample = sample
         self.eviction = eviction
+        self.offline = offline
         self.num_classes = num_classes
         self.rng = rng
         self.config = config
@@ -103,33 +106,27 @@ class MemoryClassifier:
         self._revealed = torch.from_numpy(transition.observations), torch.from_numpy(transition.labels)
 
     def learn(self) -> Metrics | None:
-        """Do the update that the labels just revealed allow, and remember their images."""
+        """Do the update that the labels just revealed allow, and remember their images; or one of pretraining."""
         if self._revealed is None:
-            return None
+            return self._pretrain()
         (observations, labels), self._revealed = self._revealed, None
         asked, self._asked = self._asked, None
         batch = {"observations": observations, "labels": labels}
         metrics = {"charts/accuracy": self._accuracy}
-        self.memory.optimiser.zero_grad(set_to_none=True)
         learns = asked is not None and self._pretrained
         if asked is not None and learns:
             metrics |= self._assign_credit(asked, batch)
         embedded = self.memory.encoder(observations.float()) if asked is None else asked.embedded
         # Before anything is stored, so that a batch that fails leaves the memory as it was.
-        self._check_finite(embedded.sum(), batch)
+        self.memory.check_finite(embedded, batch)
         # What an image's own embedding is asked for, as a memory-to-be, gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
         metrics |= self._remember(keys, batch)
         if keys.grad is not None:
             embedded.backward(keys.grad)
-        self._check_finite(embedded.sum(), batch)
-        if learns and self.config.learns:
-            self.memory.optimiser.step()
-        if self._pretrained and self.config.freshening == "sweep":
-            try:
-                self.memory.freshening.sweep()
-            except ValueError as error:
-                raise NonFiniteError(str(error), batch) from error
+        self.memory.step(embedded, batch, learns)
+        if self._pretrained:
+            self.memory.sweep(batch)
         self.updates += 1
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
@@ -138,7 +135,7 @@ class MemoryClassifier:
     @property
     def nbytes(self) -> int:
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
-        return self.store.nbytes + self.memory.reinstatement.nbytes + self.memory.credit.nbytes
+        return self.store.nbytes + self.memory.nbytes
 
     @torch.no_grad()
     def class_probabilities(self, observations: Tensor) -> Tensor:
@@ -165,6 +162,7 @@ class MemoryClassifier:
             "store": self.store.state_dict(),
             "memory": self.memory.state_dict(),
             "sample": self.sample.state_dict(),
+            **({"offline": self.offline.state_dict()} if self.offline else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,10 +171,19 @@ class MemoryClassifier:
         self.store.load_state_dict(state["store"])
         self.memory.load_state_dict(state["memory"])
         self.sample.load_state_dict(state["sample"])
+        if self.offline:
+            self.offline.load_state_dict(state["offline"])
 
     @property
     def _pretrained(self) -> bool:
-        return self.updates >= self.config.pretraining
+        return self.offline.is_over if self.offline else self.updates >= self.config.pretraining
+
+    def _pretrain(self) -> Metrics | None:
+        error = self.offline.learn() if self.offline else None
+        if error is None:
+            return None
+        check_finite(torch.tensor(error), [], {})
+        return {"losses/reconstruction": error}
 
     def _ask(self, observations: Tensor) -> _Asked:
         """Answer by memory, and keep what is needed to learn from the answer."""
@@ -209,12 +216,11 @@ class MemoryClassifier:
     def _remember(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """Store the images, and have decoder, credit and penalty add what they ask of their keys' gradient."""
         observations, labels = batch["observations"], batch["labels"]
-        metrics = {}
-        share = self.config.reconstruction_share
-        error = self.memory.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
-        if error is not None:
-            check_finite(torch.tensor(error), [], batch)
-            metrics["losses/reconstruction"] = error
+        metrics: Metrics = {}
+        if self.offline and not self.offline.is_over:
+            self.offline.gather(observations)
+        else:
+            metrics |= self.memory.reconstruct(keys, batch)
         if self.eviction is not None:
             self.eviction.make_way(len(keys))
         # Every write is a memory of its own, also of an image that came before.
@@ -224,13 +230,7 @@ class MemoryClassifier:
         self.memory.reinstatement.remember(slots, observations)
         self.memory.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
-        drift = self.memory.drift_penalty.penalise(observations.float(), keys)
-        if drift is not None:
-            metrics["losses/drift"] = drift
-        return metrics
-
-    def _check_finite(self, total: Tensor, batch: dict[str, Tensor]) -> None:
-        check_finite(total.detach(), [weight.grad for weight in self.memory.encoder.parameters()], batch)
+        return metrics | self.memory.hold(keys, observations)
 
     def _chances(self, similarities: Tensor) -> Tensor:
         """What similarities `[batch, memories]` say of each class, `[batch, num_classes]`."""
@@ -261,5 +261,16 @@ def make_memory_classifier(
     eviction = None
     if config.eviction == "uncertain" and isinstance(memory.reinstatement, VariationalAutoencoder):
         eviction = UncertainFirst(store, memory.reinstatement.uncertainty, generator)
+    offline = None
+    if config.pretraining_offline:
+        offline = OfflinePretraining(
+            memory.encoder,
+            memory.reinstatement,
+            world.observation_shape,
+            config.capacity,
+            config.pretraining,
+            world.num_envs,
+            generator,
+        )
     sample = Sample(config.sampled, generator)
-    return MemoryClassifier(store, memory, sample, eviction, world.num_actions, rng, config)
+    return MemoryClassifier(store, memory, sample, eviction, offline, world.num_actions, rng, config)

@@ -158,8 +158,7 @@ class NEC:
         """Write one finished episode, or do one update if one is due."""
         if self._finished:
             return self._write(self._finished.pop(0))
-        due = (self.step - self.config.learning_starts) // self.config.steps_per_update
-        if self.updates >= due or not len(self.replay):
+        if self.updates >= self._due() or not len(self.replay):
             return None
         self.updates += 1
         return self._update()
@@ -194,6 +193,10 @@ class NEC:
         self.statistics.load_state_dict(state["statistics"])
         self._starting = state["starting"].copy()
         self._finished = list(state["finished"])
+
+    def _due(self) -> int:
+        """Updates that should have been done by now."""
+        return (self.step - self.config.learning_starts) // self.config.steps_per_update
 
     def _action_values(self, observations: np.ndarray, touch: bool) -> tuple[Tensor, np.ndarray]:
         """Keys `[batch, key_size]` and the value of each action (eq. 1) `[batch, actions]`."""

@@ -17,12 +17,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
+from agents.autoencoders import Architecture
 from agents.episodes import Columns
 from agents.finite import check_finite
-from agents.learning_memory import CreditName, LearningMemory, LearningMemoryConfig, make_learning_memory
+from agents.learning_memory import (
+    CreditName,
+    FresheningName,
+    LearningMemory,
+    LearningMemoryConfig,
+    ReinstatementName,
+    make_learning_memory,
+)
 from agents.nec import NEC, EpisodicQConfig, acting_parts, make_memory
 from memory.episodic import Recall, TrainableMemories
-from memory.episodic.credit import scale_gradient
 
 
 class RECConfig(EpisodicQConfig, LearningMemoryConfig):
@@ -32,13 +39,13 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Which agent this is."""
     credit: CreditName = "approximate"
     """How the error of an answer reaches the encoder through the memories it rests on."""
-    reinstatement: Literal["raw", "lossless", "autoencoder", "variational_autoencoder"] = "lossless"
+    reinstatement: ReinstatementName = "lossless"
     """How the observation behind a memory comes back."""
-    architecture: Literal["dense", "convolutional"] = "convolutional"
+    architecture: Architecture = "convolutional"
     """Of encoder and decoder: one hidden layer, or two convolutions before it."""
     drift_penalty: float = Field(10.0, ge=0.0)
     """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
-    freshening: Literal["none", "recall", "sweep"] = "recall"
+    freshening: FresheningName = "recall"
     """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
     capacity: int = Field(50_000, ge=1)
     """Most memories of one action."""
@@ -53,10 +60,11 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
 class REC(NEC):
     """NEC, but for how it learns."""
 
+    config: RECConfig
+
     def __init__(self, parts: LearningMemory, config: RECConfig, **acting: Any) -> None:
         super().__init__(encoder=parts.encoder, optimiser=parts.optimiser, config=config, **acting)
         self.parts = parts
-        self.settings = config
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "parts": self.parts.state_dict()}
@@ -68,7 +76,7 @@ class REC(NEC):
     @property
     def nbytes(self) -> int:
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
-        return self.memory.nbytes + self.parts.reinstatement.nbytes + self.parts.credit.nbytes
+        return self.memory.nbytes + self.parts.nbytes
 
     def _with_returns(self, env: int, transition: Transition) -> Columns:
         return {**super()._with_returns(env, transition), "env": np.array(env)}
@@ -95,15 +103,17 @@ class REC(NEC):
         self.parts.credit.remember(slots, observations, keys, returns[:, None])
         if keys.grad is not None:
             embedded.backward(keys.grad)
-            self._step(embedded, {"observations": observations, "returns": returns})
+            self.parts.step(embedded, {"observations": observations, "returns": returns}, self._pretrained)
 
-    def _step(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:
-        """Follow the encoder's gradients, unless its decoder is still being pretrained."""
-        gradients = [weight.grad for weight in self.encoder.parameters()]
-        check_finite(embedded.detach().sum(), gradients, batch)
-        if self.settings.learns and self.updates > self.settings.pretraining:
-            self.parts.optimiser.step()
-        self.parts.optimiser.zero_grad(set_to_none=True)
+    @property
+    def _pretrained(self) -> bool:
+        """Whether the update at hand comes after those in which the decoder learns alone."""
+        return self.updates > self.config.pretraining
+
+    def _due(self) -> int:
+        due = super()._due()
+        # What the replay holds by then is what is pretrained on.
+        return due + self.config.pretraining if self.config.pretraining_offline and due >= 0 else due
 
     def _update(self) -> Metrics:
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
@@ -114,22 +124,15 @@ class REC(NEC):
         embedded = self.encoder(observations)
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        pretrained = self.updates > self.settings.pretraining
-        metrics = self._assign_credit(keys, batch) if pretrained else {}
-        share = self.settings.reconstruction_share
-        error = self.parts.reinstatement.learn(scale_gradient(keys, share) if share else keys.detach(), observations)
-        if error is not None:
-            check_finite(torch.tensor(error), [], batch)
-            metrics["losses/reconstruction"] = error
-        drift = self.parts.drift_penalty.penalise(observations, keys)
-        if drift is not None:
-            metrics["losses/drift"] = drift
+        metrics = self._assign_credit(keys, batch) if self._pretrained else {}
+        metrics |= self.parts.reconstruct(keys, batch)
+        metrics |= self.parts.hold(keys, observations)
         if keys.grad is not None:
             embedded.backward(keys.grad)
-        self._step(embedded, batch)
-        if pretrained and self.settings.freshening == "sweep":
-            self.parts.freshening.sweep()
-        if self.updates % self.settings.updates_per_probe == 0:
+        self.parts.step(embedded, batch, self._pretrained)
+        if self._pretrained:
+            self.parts.sweep(batch)
+        if self.updates % self.config.updates_per_probe == 0:
             found = self.parts.probe.staleness(self.encoder, self.parts.reinstatement, self.memory.kernel)
             metrics |= {f"staleness/{name}": value for name, value in found.items()}
         return metrics
@@ -139,7 +142,7 @@ class REC(NEC):
         actions, returns = batch["actions"], batch["returns"]
         recall = self.memory.read(keys.detach(), actions)
         slots, attached, recall = self._reinstate(recall, actions)
-        queries = keys if self.settings.query_gradient else keys.detach()
+        queries = keys if self.config.query_gradient else keys.detach()
         recall = replace(
             recall,
             values=recall.values.detach().requires_grad_(),
@@ -151,7 +154,7 @@ class REC(NEC):
         (loss / spread).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
         told = self.parts.credit.settle()
-        if self.settings.freshening == "recall":
+        if self.config.freshening == "recall":
             self.parts.freshening.freshen(slots, self.parts.credit.fresh)
         # Values move by the error itself, whatever its units.
         recall.values.grad.mul_(spread)  # type: ignore[union-attr]
@@ -168,7 +171,7 @@ class REC(NEC):
         Returns:
             Their distinct slots `[n]`, their keys `[n, key_size]` as credit has them, and the recall with these keys.
         """
-        heaviest = recall.weights.topk(min(self.settings.reinstated, recall.weights.shape[1]), dim=1).indices
+        heaviest = recall.weights.topk(min(self.config.reinstated, recall.weights.shape[1]), dim=1).indices
         slots = recall.indices.gather(1, heaviest) + actions[:, None] * self.memory.capacity
         slots, places = slots.unique(return_inverse=True)
         attached = self.parts.credit.attach(slots, self.memory.table.keys[self.memory.rows_of(slots)])

@@ -22,6 +22,7 @@ QUICK_STUDY = ("--agent.synthetic_learning_rate", "1e-3")
 LOSSLESS = ("--agent.reinstatement", "lossless")
 VARIATIONAL = ("--agent.reinstatement", "variational_autoencoder")
 PRETRAINED = ("--agent.pretraining", "1000")
+OFFLINE = (*PRETRAINED, "--agent.pretraining_offline", "True")
 SAMPLED = ("--agent.sampled", "500")
 HELD = ("--agent.drift_penalty", "10")
 
@@ -38,6 +39,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "exact-sampled": SAMPLED,
     "exact-sampled-pretrained": (*SAMPLED, *PRETRAINED),
     "exact-sampled-pretrained-held": (*SAMPLED, *PRETRAINED, *HELD),
+    "exact-sampled-offline-held": (*SAMPLED, *OFFLINE, *HELD),
+    "approximate-sampled-offline-held": (*APPROXIMATE, *SAMPLED, *OFFLINE, *HELD),
     "approximate-sampled-pretrained-held": (*APPROXIMATE, *SAMPLED, *PRETRAINED, *HELD),
     "approximate-sampled-held": (*APPROXIMATE, *SAMPLED, *HELD),
     "vae-approximate-sampled-pretrained-held": (*APPROXIMATE, *VARIATIONAL, *SAMPLED, *PRETRAINED, *HELD),

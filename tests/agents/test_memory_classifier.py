@@ -156,6 +156,7 @@ def test_options_reach_their_mechanisms(digits):
         ({"credit": "frozen", "drift_penalty": 1.0}, "drift_penalty needs an encoder that learns"),
         ({"reinstatement": "raw", "pretraining": 5}, "pretraining needs an autoencoder"),
         ({"reinstatement": "lossless", "reconstruction_share": 0.1}, "reconstruction_share needs an autoencoder"),
+        ({"pretraining_offline": True}, "pretraining_offline needs pretraining above 0"),
         ({"credit": "backpropagation", "freshening": "sweep"}, "freshening needs a credit"),
         ({"freshen_trusted": True}, "freshen_trusted needs reinstatement variational_autoencoder"),
     ],
@@ -248,6 +249,20 @@ def test_while_the_decoder_is_pretrained_the_encoder_stands_still(digits):
     begun = life(digits, 80, pretraining=30, learning_rate=1e-3)[0]
     assert begun.memory.reinstatement.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2)
     assert not any("losses/classification" in metrics for record in records for metrics in record.metrics)
+
+
+def test_offline_the_encoder_waits_for_a_full_memory_and_the_decoder_learns_all_it_is_to_at_once(digits):
+    options = {"pretraining": 300, "pretraining_offline": True, "learning_rate": 1e-3}
+    begun, records = life(digits, 112, **options)
+    assert not any("losses/reconstruction" in metrics for record in records for metrics in record.metrics)
+    full, records = life(digits, 120, **options)
+    errors = [metrics["losses/reconstruction"] for metrics in records[-1].metrics if "losses/reconstruction" in metrics]
+    assert len(errors) == 300 and np.mean(errors[-20:]) < np.mean(errors[:20]) - 0.01
+    after = life(digits, 136, **options)[0]
+    for one, other, still in ((begun, full, True), (full, after, False)):
+        pairs = zip(one.memory.encoder.parameters(), other.memory.encoder.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == still
+    assert full.offline.nbytes == 0
 
 
 def test_a_drift_penalty_keeps_keys_comparable(digits):

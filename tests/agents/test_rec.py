@@ -185,3 +185,18 @@ def test_a_decoder_that_knows_nothing_yet_freshens_nothing():
     assert agent.updates > 20
     found = agent.parts.probe.staleness(agent.encoder, agent.parts.reinstatement, agent.memory.kernel)
     assert found["key_drift"] < 1e-5
+
+
+def test_offline_all_pretraining_is_due_when_learning_starts():
+    world = FakeWorld()
+    options = {"reinstatement": "autoencoder", "pretraining": 40, "pretraining_offline": True, "learning_starts": 200}
+    agent = make_rec(world, **options)
+    play(world, agent, 99)
+    assert agent.updates == 0
+    before = [weight.clone() for weight in agent.encoder.parameters()]
+    play(world, agent, 1)
+    assert agent.updates == 40
+    assert all(torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))
+    play(world, agent, 8)
+    assert agent.updates == 44
+    assert not all(torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))

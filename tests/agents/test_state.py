@@ -44,6 +44,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rec": (REC, GRID),
     "rec screens": ({**REC, "architecture": "convolutional", "credit": "hybrid"}, SCREENS),
     "rec foretold": ({**REC, "credit": "synthetic", "reinstatement": "variational_autoencoder"}, STACKED_GRID),
+    "rec pretrained": (
+        {**REC, "reinstatement": "autoencoder", "pretraining": 9, "pretraining_offline": True, "freshening": "sweep"},
+        GRID,
+    ),
     "nec screens": (NEC, SCREENS),
     "nec adam": ({**NEC, "optimiser": "adam", "eviction": "fifo"}, SCREENS),
     "nec frozen": ({**NEC, "train_encoder": False}, STACKED_GRID),
