@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Precision = Literal["float32", "bfloat16"]
 
-_SMALLEST_SCREEN = 36
+SMALLEST_SCREEN = 36
 """The least side the three convolutions of the Nature network can take."""
 
 
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         self.observation_high = observation_high
         self.precision = precision
         channels, height, width = observation_shape
-        self.convolutional = min(height, width) >= _SMALLEST_SCREEN
+        self.convolutional = min(height, width) >= SMALLEST_SCREEN
         if self.convolutional:
             convolutions = nn.Sequential(
                 nn.Conv2d(channels, 32, kernel_size=8, stride=4),

@@ -55,7 +55,7 @@ class LearningMemoryConfig(BaseModel):
     reinstatement: ReinstatementName = "autoencoder"
     """How the observation behind a memory comes back."""
     architecture: Architecture = "dense"
-    """Of encoder and decoder: one hidden layer, or two convolutions before it."""
+    """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
     hidden: int = Field(256, ge=1)
     """Units of the hidden layer of every network."""
     key_size: int = Field(256, ge=1)

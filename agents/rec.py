@@ -42,7 +42,7 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     reinstatement: ReinstatementName = "lossless"
     """How the observation behind a memory comes back."""
     architecture: Architecture = "convolutional"
-    """Of encoder and decoder: one hidden layer, or two convolutions before it."""
+    """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
     drift_penalty: float = Field(10.0, ge=0.0)
     """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
     freshening: FresheningName = "recall"

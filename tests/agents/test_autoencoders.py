@@ -22,6 +22,14 @@ def test_any_shape_goes_in_and_comes_back(architecture, channels, height, width)
     assert decoder(keys).shape == (2, channels * height * width)
 
 
+@given(st.integers(1, 4), st.integers(36, 64), st.integers(36, 64))
+def test_any_screen_goes_through_the_convolutions_of_nature_and_back(channels, height, width):
+    shape = (channels, height, width)
+    decoder = make_decoder("nature", shape, 8, 5)
+    assert make_encoder("nature", shape, 255.0, 8, 5)(torch.zeros(2, *shape)).shape == (2, 5)
+    assert decoder(torch.zeros(2, 5)).shape == (2, channels * height * width)
+
+
 @pytest.mark.parametrize("architecture", ["dense", "convolutional"])
 def test_a_pair_learns_what_goes_through(architecture):
     torch.manual_seed(0)
@@ -43,6 +51,8 @@ def test_what_is_too_small_for_convolutions_is_refused(shape):
         make_encoder("convolutional", shape, 255.0, 8, 5)
     with pytest.raises(ValueError, match="take the dense architecture"):
         make_decoder("convolutional", shape, 8, 5)
+    with pytest.raises(ValueError, match="nature: its convolutions need .* at least 36 x 36"):
+        make_encoder("nature", (4, 35, 84), 255.0, 8, 5)
 
 
 def test_observations_count_by_their_own_scale():
