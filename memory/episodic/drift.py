@@ -15,6 +15,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class RunningMean(nn.Module):
+    """An encoder whose weights are the running mean of another's; itself it learns nothing.
+
+    Args:
+        encoder: from observations `[n, *shape]` to keys; the mean begins as it is.
+        updates: over about how many of its updates the mean is taken.
+    """
+
+    def __init__(self, encoder: nn.Module, updates: int) -> None:
+        super().__init__()
+        if updates < 1:
+            raise ValueError(f"updates must be at least 1, got {updates}")
+        # In a tuple, its parameters are not the mean's too.
+        self._followed = (encoder,)
+        self._share = 1.0 / updates
+        self.mean = copy.deepcopy(encoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take in the encoder's weights of now."""
+        for mean, now in zip(self.mean.parameters(), self._followed[0].parameters(), strict=True):
+            mean.lerp_(now, self._share)
+
+    @torch.no_grad()
+    def forward(self, observations: Tensor) -> Tensor:
+        """Keys `[n, key_size]`, without a graph."""
+        keys: Tensor = self.mean(observations)
+        return keys
+
+
 class DriftPenalty:
     """Keeps the encoder near its own running mean, measured in what it makes of observations.
 
@@ -36,13 +66,11 @@ class DriftPenalty:
     def __init__(
         self, encoder: nn.Module, weight: float, updates: int, geometry: Literal["cosine", "euclidean"] = "cosine"
     ) -> None:
-        if weight < 0 or updates < 1:
-            raise ValueError(f"weight must be at least 0 and updates at least 1, got {weight} and {updates}")
-        self._encoder = encoder
+        if weight < 0:
+            raise ValueError(f"weight must be at least 0, got {weight}")
         self._weight = weight
-        self._share = 1.0 / updates
         self._geometry = geometry
-        self._mean = copy.deepcopy(encoder).requires_grad_(False)
+        self._mean = RunningMean(encoder, updates)
 
     def penalise(self, observations: Tensor, keys: Tensor) -> float | None:
         """Follow the encoder by one update and add the penalty's gradient to that of keys `[n, key_size]`.
@@ -56,10 +84,8 @@ class DriftPenalty:
         """
         if not self._weight:
             return None
-        with torch.no_grad():
-            for mean, now in zip(self._mean.parameters(), self._encoder.parameters(), strict=True):
-                mean.lerp_(now, self._share)
-            before = self._mean(observations)
+        self._mean.follow()
+        before = self._mean(observations)
         if self._geometry == "cosine":
             drift = (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
         else:
@@ -69,8 +95,8 @@ class DriftPenalty:
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean of the weights."""
-        return {"mean": self._mean.state_dict()}
+        return {"mean": self._mean.mean.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
-        self._mean.load_state_dict(state["mean"])
+        self._mean.mean.load_state_dict(state["mean"])

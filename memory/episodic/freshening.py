@@ -18,6 +18,9 @@ from memory.episodic.table import Slots
 
 Uncertainty = Callable[[Tensor], Tensor]
 
+_AT_ONCE = 512
+"""Memories whose observations are held at a time: 58 MB of stacks of Atari frames."""
+
 
 class Freshening:
     """Embeds memories anew, in turn or on demand.
@@ -61,7 +64,8 @@ class Freshening:
             slots, keys = slots[trusted], keys[trusted]
             fresh = None if fresh is None else fresh[trusted]
         if fresh is None:
-            fresh = self._encoder(self._reinstatement.recall(slots, keys))
+            pieces = zip(slots.split(_AT_ONCE), keys.split(_AT_ONCE), strict=True)
+            fresh = torch.cat([self._encoder(self._reinstatement.recall(*piece)) for piece in pieces])
         if not fresh.isfinite().all():
             raise ValueError("fresh keys must be finite, got NaN or infinity")
         self._memory.table.place_keys(self._memory.rows_of(slots), fresh)

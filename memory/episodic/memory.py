@@ -91,8 +91,14 @@ class EpisodicMemory:
         return recalled(self.table, repeated, stores.repeat(len(queries)), found, self.kernel, touch)
 
     @torch.no_grad()
-    def read(self, queries: Tensor, actions: Tensor, touch: bool = True) -> Recall:
+    def read(self, queries: Tensor, actions: Tensor, touch: bool = True, neighbours: int | None = None) -> Recall:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
+
+        Args:
+            queries: what is asked.
+            actions: of which action.
+            touch: whether being recalled counts as use.
+            neighbours: how many to recall, where not as many as usual.
 
         Raises:
             ValueError: if a store that is asked is empty, or there is not one known action for each query.
@@ -101,7 +107,7 @@ class EpisodicMemory:
         self.stores[0].check_queries(queries)
         if not all(len(self.stores[action]) for action in actions.unique().tolist()):
             raise ValueError("an empty store cannot be read: write to it first")
-        found = nearest_in_own(self.table, queries, actions, self.neighbours)
+        found = nearest_in_own(self.table, queries, actions, neighbours or self.neighbours)
         return recalled(self.table, queries, actions, found, self.kernel, touch)
 
     def slots_of(self, actions: Tensor, hashes: np.ndarray) -> Tensor:

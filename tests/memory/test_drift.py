@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from memory.episodic.drift import DriftPenalty
+from memory.episodic.drift import DriftPenalty, RunningMean
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_saved_and_loaded_it_goes_on_the_same():
 def test_euclidean_drift_is_counted_in_the_spread_of_keys():
     encoder = make_encoder().double()
     penalty = DriftPenalty(encoder, weight=3.0, updates=5, geometry="euclidean")
-    twin = copy.deepcopy(penalty._mean)
+    twin = copy.deepcopy(encoder)
     push(encoder, 0.3)
     observations = torch.rand(6, 3, 3, dtype=torch.float64)
     for mean, now in zip(twin.parameters(), encoder.parameters(), strict=True):
@@ -127,3 +127,21 @@ def test_euclidean_drift_is_counted_in_the_spread_of_keys():
     moved = sum(float((now - then).square().sum()) for now, then in zip(keys.detach(), before, strict=True))
     assert penalty.penalise(observations, keys) == pytest.approx(moved / spread)
     torch.testing.assert_close(keys.grad, 3.0 * 2 * (keys.detach() - before) / spread)
+
+
+def test_a_running_mean_follows_at_its_own_pace_and_has_no_other_parameters():
+    encoder = make_encoder()
+    mean = RunningMean(encoder, updates=4)
+    expected = [parameter.detach().clone() for parameter in encoder.parameters()]
+    for _ in range(3):
+        push(encoder, 0.3)
+        mean.follow()
+        expected = [old + 0.25 * (now.detach() - old) for old, now in zip(expected, encoder.parameters(), strict=True)]
+    found = list(mean.parameters())
+    assert len(found) == len(expected) and not any(parameter.requires_grad for parameter in found)
+    for mine, its in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, its)
+    twin = RunningMean(make_encoder(), updates=4)
+    twin.load_state_dict(mean.state_dict())
+    observations = torch.rand(2, 3, 3)
+    assert torch.equal(twin(observations), mean(observations)) and not mean(observations).requires_grad
