@@ -5,6 +5,8 @@ Agents share it. The store, and what is done with it (which memories a query rec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
@@ -28,7 +30,7 @@ from memory.episodic.credit import (
     TrainableKeys,
     scale_gradient,
 )
-from memory.episodic.drift import DriftPenalty
+from memory.episodic.drift import DriftPenalty, RunningMean
 from memory.episodic.freshening import Freshening
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import Probe
@@ -41,7 +43,7 @@ CreditName = Literal[
     "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
 ]
 ReinstatementName = Literal["raw", "lossless", "autoencoder", "variational_autoencoder"]
-FresheningName = Literal["none", "recall", "sweep"]
+FresheningName = Literal["none", "recall", "sweep", "candidates"]
 _TEACHES_NOTHING = ("frozen", "trainable_keys")
 
 
@@ -81,9 +83,12 @@ class LearningMemoryConfig(BaseModel):
     reconstruction_share: float = Field(0.0, ge=0.0)
     """How much of the reconstruction error reaches the encoder; the paper: nothing."""
     freshening: FresheningName = "none"
-    """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
+    """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or (where an agent
+    recalls neighbours) more candidates than neighbours, before these are chosen among them."""
     freshened: int = Field(500, ge=1)
-    """Sweep: memories embedded anew in an update."""
+    """Sweep: most memories embedded anew in one; more than there are: all."""
+    updates_per_sweep: int = Field(1, ge=1)
+    """Sweep: updates from one to the next."""
     freshen_trusted: bool = False
     """Variational autoencoder: freshen only the surer half of the memories at hand."""
 
@@ -102,7 +107,8 @@ class LearningMemoryConfig(BaseModel):
             ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
             ("pretraining_offline", self.pretraining_offline, "pretraining above 0", self.pretraining > 0),
             ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
-            ("freshen_trusted", self.freshen_trusted, "freshening recall or sweep", self.freshening != "none"),
+            ("freshen_trusted", self.freshen_trusted, "any freshening", self.freshening != "none"),
+            ("updates_per_sweep", self.updates_per_sweep > 1, "freshening sweep", self.freshening == "sweep"),
             ("freshening", self.freshening != "none", "a credit that learns from keys as they come", self._may_freshen),
         ):
             if wanted and not given:
@@ -131,7 +137,9 @@ class LearningMemory:
 
     config: LearningMemoryConfig
     encoder: nn.Module
-    """From observations, float32 or uint8 `[n, *shape]`, to keys `[n, key_size]`."""
+    """From observations, float32 or uint8 `[n, *shape]`, to keys `[n, key_size]`; the one that learns."""
+    key_encoder: nn.Module
+    """What writes and asks: the same, or its running mean."""
     optimiser: torch.optim.Optimizer
     """The encoder's."""
     credit: Credit
@@ -177,23 +185,34 @@ class LearningMemory:
         self.check_finite(embedded, batch)
         if learns and self.config.learns:
             self.optimiser.step()
+            if isinstance(self.key_encoder, RunningMean):
+                self.key_encoder.follow()
         self.optimiser.zero_grad(set_to_none=True)
 
     def check_finite(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:
         """Raise NonFiniteError unless what the encoder made of a batch, and its gradients, are finite."""
         check_finite(embedded.detach().sum(), [weight.grad for weight in self.encoder.parameters()], batch)
 
-    def sweep(self, batch: dict[str, Tensor]) -> None:
-        """Freshen the next memories in turn, where that is wanted.
+    def freshen(self, slots: Tensor, batch: dict[str, Tensor]) -> None:
+        """Embed memories anew, int64 `[n]`, unless credit has just done it.
 
         Raises:
             NonFiniteError: on embeddings that are not finite.
         """
-        if self.config.freshening == "sweep":
-            try:
+        # Credit's are of the encoder that learns.
+        fresh = self.credit.fresh if self.key_encoder is self.encoder and self.config.freshening == "recall" else None
+        with _telling(batch):
+            self.freshening.freshen(slots, fresh)
+
+    def sweep(self, updates: int, batch: dict[str, Tensor]) -> None:
+        """Freshen the next memories in turn, where that is due after so many updates.
+
+        Raises:
+            NonFiniteError: on embeddings that are not finite.
+        """
+        if self.config.freshening == "sweep" and updates % self.config.updates_per_sweep == 0:
+            with _telling(batch):
                 self.freshening.sweep()
-            except ValueError as error:
-                raise NonFiniteError(str(error), batch) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""
@@ -208,7 +227,17 @@ class LearningMemory:
                 part.load_state_dict(state[name])
 
     def _parts(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "config"]
+        parts = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "config"]
+        return [(name, part) for name, part in parts if name == "encoder" or part is not self.encoder]
+
+
+@contextmanager
+def _telling(batch: dict[str, Tensor]) -> Iterator[None]:
+    """Tell what the memory refuses as not finite with the batch that led to it."""
+    try:
+        yield
+    except ValueError as error:
+        raise NonFiniteError(str(error), batch) from error
 
 
 def make_learning_memory(
@@ -219,6 +248,7 @@ def make_learning_memory(
     context_size: int,
     generator: torch.Generator,
     geometry: Literal["cosine", "euclidean"],
+    slow_updates: int = 0,
 ) -> LearningMemory:
     """Build the parts.
 
@@ -230,23 +260,26 @@ def make_learning_memory(
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
         geometry: of the kernel that keys are compared by.
+        slow_updates: over how many updates the encoder of keys follows the one that learns; 0: they are the same.
 
     Raises:
         ValueError: on an architecture that does not go with the world's observations.
     """
     shape, high = world.observation_shape, world.observation_high
     encoder = make_encoder(config.architecture, shape, high, config.hidden, config.key_size)
+    key_encoder = RunningMean(encoder, slow_updates) if slow_updates else encoder
     reinstatement = _reinstatement(config, slots, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None
     return LearningMemory(
         config=config,
         encoder=encoder,
+        key_encoder=key_encoder,
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         credit=_credit(config, encoder, memories, slots, reinstatement, context_size),
         drift_penalty=DriftPenalty(encoder, config.drift_penalty, config.drift_updates, geometry),
         reinstatement=reinstatement,
         freshening=Freshening(
-            memories, encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
+            memories, key_encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
         probe=Probe(memories, shape, _PROBED, generator),
     )

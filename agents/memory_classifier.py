@@ -42,6 +42,8 @@ class MemoryClassifierConfig(LearningMemoryConfig):
     @model_validator(mode="after")
     def _knows_who_is_uncertain(self) -> MemoryClassifierConfig:
         self._needs_variational("eviction", self.eviction == "uncertain")
+        if self.freshening == "candidates":
+            raise ValueError("freshening candidates needs an agent that recalls neighbours; here all memories answer")
         return self
 
 
@@ -126,7 +128,7 @@ class MemoryClassifier:
             embedded.backward(keys.grad)
         self.memory.step(embedded, batch, learns)
         if self._pretrained:
-            self.memory.sweep(batch)
+            self.memory.sweep(self.updates, batch)
         self.updates += 1
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
@@ -210,7 +212,7 @@ class MemoryClassifier:
             check_finite(loss.detach(), [asked.keys.grad], batch)
             told = self.memory.credit.settle()
         if self.config.freshening == "recall":
-            self.memory.freshening.freshen(asked.slots, self.memory.credit.fresh)
+            self.memory.freshen(asked.slots, batch)
         return {"losses/classification": loss.item(), **{f"losses/{name}": value for name, value in told.items()}}
 
     def _remember(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,7 +46,12 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     drift_penalty: float = Field(10.0, ge=0.0)
     """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
     freshening: FresheningName = "recall"
-    """Which stored embeddings are replaced by fresh ones: none, those that got credit, or all in turn."""
+    """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or the nearest
+    `candidates`, before neighbours are chosen among them."""
+    candidates: int = Field(100, ge=1)
+    """Freshening candidates: memories nearest by their stored keys that are embedded anew for each query learned on."""
+    slow_updates: int = Field(0, ge=0)
+    """Updates over which a slow encoder follows the one that learns, and makes all keys and queries; 0: none."""
     capacity: int = Field(50_000, ge=1)
     """Most memories of one action."""
     reinstated: int = Field(5, ge=1)
@@ -56,14 +61,22 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     updates_per_probe: int = Field(500, ge=1)
     """Updates between two looks at how stale the memory is."""
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> RECConfig:
+        if self.freshening == "candidates" and self.candidates <= self.neighbours:
+            raise ValueError(f"candidates must be more than neighbours, {self.neighbours}, got {self.candidates}")
+        if self.slow_updates and self.reconstruction_share:
+            raise ValueError("reconstruction_share needs slow_updates 0: decoders learn from the keys that are stored")
+        return self
+
 
 class REC(NEC):
-    """NEC, but for how it learns."""
+    """NEC, but for how it learns. Its `encoder` is the one that makes keys; the one that learns is of its parts."""
 
     config: RECConfig
 
     def __init__(self, parts: LearningMemory, config: RECConfig, **acting: Any) -> None:
-        super().__init__(encoder=parts.encoder, optimiser=parts.optimiser, config=config, **acting)
+        super().__init__(encoder=parts.key_encoder, optimiser=parts.optimiser, config=config, **acting)
         self.parts = parts
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,7 +111,7 @@ class REC(NEC):
     def _remember(self, slots: Tensor, observations: Tensor, returns: Tensor) -> None:
         self.parts.reinstatement.remember(slots, observations)
         self.parts.probe.remember(slots, observations)
-        embedded = self.encoder(observations)
+        embedded = self.parts.encoder(observations)
         keys = embedded.detach().requires_grad_()
         self.parts.credit.remember(slots, observations, keys, returns[:, None])
         if keys.grad is not None:
@@ -121,28 +134,34 @@ class REC(NEC):
         actions = torch.from_numpy(self.replay.columns["actions"][envs, slots])
         returns = torch.from_numpy(self.replay.columns["returns"][envs, slots])
         batch = {"observations": observations, "actions": actions, "returns": returns}
-        embedded = self.encoder(observations)
+        embedded = self.parts.encoder(observations)
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
-        metrics = self._assign_credit(keys, batch) if self._pretrained else {}
-        metrics |= self.parts.reconstruct(keys, batch)
+        queries = self._queries(keys, observations)
+        metrics = self._assign_credit(keys, queries, batch) if self._pretrained else {}
+        # What comes back must come back from the keys that are stored.
+        metrics |= self.parts.reconstruct(keys if self.config.reconstruction_share else queries, batch)
         metrics |= self.parts.hold(keys, observations)
         if keys.grad is not None:
             embedded.backward(keys.grad)
         self.parts.step(embedded, batch, self._pretrained)
         if self._pretrained:
-            self.parts.sweep(batch)
+            self.parts.sweep(self.updates, batch)
         if self.updates % self.config.updates_per_probe == 0:
             found = self.parts.probe.staleness(self.encoder, self.parts.reinstatement, self.memory.kernel)
             metrics |= {f"staleness/{name}": value for name, value in found.items()}
         return metrics
 
-    def _assign_credit(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:
+    def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """The gradients of the error of what a batch recalled, in units of its returns' spread."""
         actions, returns = batch["actions"], batch["returns"]
-        recall = self.memory.read(keys.detach(), actions)
+        if self.config.freshening == "candidates":
+            near = self.memory.read(queries, actions, touch=False, neighbours=self.config.candidates)
+            self.parts.freshen(self._slots(near.indices, actions)[near.valid].unique(), batch)
+        recall = self.memory.read(queries, actions)
         slots, attached, recall = self._reinstate(recall, actions)
-        queries = keys if self.config.query_gradient else keys.detach()
+        if self.config.query_gradient:
+            queries = queries + (keys - keys.detach())
         recall = replace(
             recall,
             values=recall.values.detach().requires_grad_(),
@@ -155,7 +174,7 @@ class REC(NEC):
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
         told = self.parts.credit.settle()
         if self.config.freshening == "recall":
-            self.parts.freshening.freshen(slots, self.parts.credit.fresh)
+            self.parts.freshen(slots, batch)
         # Values move by the error itself, whatever its units.
         recall.values.grad.mul_(spread)  # type: ignore[union-attr]
         self.memories.step(recall, actions)
@@ -165,6 +184,14 @@ class REC(NEC):
             **{f"losses/{name}": value for name, value in told.items()},
         }
 
+    def _queries(self, keys: Tensor, observations: Tensor) -> Tensor:
+        """What asks the memory about observations: their keys, or what the slow encoder makes of them; no graph."""
+        slow: Tensor | None = self.encoder(observations) if self.config.slow_updates else None
+        return keys.detach() if slow is None else slow
+
+    def _slots(self, indices: Tensor, actions: Tensor) -> Tensor:
+        return indices + actions[:, None] * self.memory.capacity
+
     def _reinstate(self, recall: Recall, actions: Tensor) -> tuple[Tensor, Tensor, Recall]:
         """Give credit to the memories that weigh most for each query.
 
@@ -172,7 +199,7 @@ class REC(NEC):
             Their distinct slots `[n]`, their keys `[n, key_size]` as credit has them, and the recall with these keys.
         """
         heaviest = recall.weights.topk(min(self.config.reinstated, recall.weights.shape[1]), dim=1).indices
-        slots = recall.indices.gather(1, heaviest) + actions[:, None] * self.memory.capacity
+        slots = self._slots(recall.indices.gather(1, heaviest), actions)
         slots, places = slots.unique(return_inverse=True)
         attached = self.parts.credit.attach(slots, self.memory.table.keys[self.memory.rows_of(slots)])
         if attached.requires_grad and not attached.is_leaf:
@@ -186,7 +213,16 @@ def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, devi
     memory = make_memory(config, world.num_actions, "cpu")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     return REC(
-        make_learning_memory(config, memory, world.num_actions * config.capacity, world, 1, generator, "euclidean"),
+        make_learning_memory(
+            config,
+            memory,
+            world.num_actions * config.capacity,
+            world,
+            1,
+            generator,
+            "euclidean",
+            config.slow_updates,
+        ),
         config,
         memory=memory,
         memories=TrainableMemories(memory, 0.0, config.value_learning_rate),

@@ -51,7 +51,7 @@ def test_what_is_too_small_for_convolutions_is_refused(shape):
         make_encoder("convolutional", shape, 255.0, 8, 5)
     with pytest.raises(ValueError, match="take the dense architecture"):
         make_decoder("convolutional", shape, 8, 5)
-    with pytest.raises(ValueError, match="nature: its convolutions need .* at least 36 x 36"):
+    with pytest.raises(ValueError, match="at least 36 x 36"):
         make_encoder("nature", (4, 35, 84), 255.0, 8, 5)
 
 

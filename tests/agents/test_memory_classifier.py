@@ -157,6 +157,7 @@ def test_options_reach_their_mechanisms(digits):
         ({"reinstatement": "raw", "pretraining": 5}, "pretraining needs an autoencoder"),
         ({"reinstatement": "lossless", "reconstruction_share": 0.1}, "reconstruction_share needs an autoencoder"),
         ({"pretraining_offline": True}, "pretraining_offline needs pretraining above 0"),
+        ({"freshening": "candidates"}, "needs an agent that recalls neighbours"),
         ({"credit": "backpropagation", "freshening": "sweep"}, "freshening needs a credit"),
         ({"freshen_trusted": True}, "freshen_trusted needs reinstatement variational_autoencoder"),
     ],

@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_one_graph_through_every_memory(query_gradient):
     returns = torch.randn(8) * 50
     embedded = agent.encoder(observations)
     keys = embedded.detach().requires_grad_()
-    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": returns})
+    agent._assign_credit(keys, keys.detach(), {"observations": observations, "actions": actions, "returns": returns})
     if query_gradient:
         embedded.backward(keys.grad)
     else:
@@ -130,7 +130,7 @@ def test_values_move_by_the_error_shared_out_by_weight_whatever_its_units():
     keys, actions, returns = agent.encoder(observations).detach(), torch.tensor([1]), torch.tensor([1000.0])
     recall = agent.memory.read(keys, actions)
     error = returns - recall.estimates()
-    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": returns})
+    agent._assign_credit(keys, keys.detach(), {"observations": observations, "actions": actions, "returns": returns})
     moved = agent.memory.stores[1].values[recall.indices[0]] - recall.values[0]
     torch.testing.assert_close(moved, 0.1 * error * recall.weights[0], rtol=1e-3, atol=1e-3)
 
@@ -171,7 +171,9 @@ def test_recalled_memories_are_freshened():
     actions = torch.tensor([0, 1])
     keys = agent.encoder(observations).detach()
     slots, _, _ = agent._reinstate(agent.memory.read(keys, actions), actions)
-    agent._assign_credit(keys, {"observations": observations, "actions": actions, "returns": torch.tensor([1.0, 2.0])})
+    agent._assign_credit(
+        keys, keys.detach(), {"observations": observations, "actions": actions, "returns": torch.tensor([1.0, 2.0])}
+    )
     table, rows = agent.memory.table, agent.memory.rows_of(slots)
     with torch.no_grad():
         fresh = agent.encoder(agent.parts.reinstatement.recall(slots, table.keys[rows]))
@@ -200,3 +202,77 @@ def test_offline_all_pretraining_is_due_when_learning_starts():
     play(world, agent, 8)
     assert agent.updates == 44
     assert not all(torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))
+
+
+def stale_after(agent):
+    play(agent_world := FakeWorld(), agent, 200)
+    with torch.no_grad():
+        for weight in agent.parts.encoder.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    observations = torch.from_numpy(agent_world.observations)
+    actions = torch.tensor([0, 1])
+    keys = agent.parts.encoder(observations).detach()
+    batch = {"observations": observations, "actions": actions, "returns": torch.tensor([1.0, 2.0])}
+    return keys, batch
+
+
+def test_neighbours_are_chosen_among_candidates_by_fresh_keys():
+    """All memories of an action are candidates, so that the neighbours are the nearest there are by fresh keys."""
+    agent = make_rec(FakeWorld(), learning_starts=NEVER, freshening="candidates", candidates=300, reinstated=6)
+    keys, batch = stale_after(agent)
+    agent._assign_credit(keys, keys, batch)
+    for action in (0, 1):
+        store = agent.memory.stores[action]
+        slots = torch.arange(len(store))
+        with torch.no_grad():
+            fresh = agent.encoder(agent.parts.reinstatement.recall(slots + 300 * action, store.keys))
+        torch.testing.assert_close(store.keys, fresh)
+    few = make_rec(FakeWorld(), learning_starts=NEVER, freshening="candidates", candidates=7)
+    keys, batch = stale_after(few)
+    before = few.memory.table.keys.clone()
+    few._assign_credit(keys, keys, batch)
+    assert 0 < (few.memory.table.keys != before).any(dim=1).sum() <= 14
+
+
+def test_a_slow_encoder_makes_all_keys_and_another_learns():
+    world = FakeWorld()
+    agent = make_rec(world, slow_updates=50, freshening="recall", learning_rate=1e-2)
+    play(world, agent, 300)
+    slow, quick = agent.encoder, agent.parts.encoder
+    observations = torch.from_numpy(world.observations)
+    assert (slow(observations) - quick(observations)).abs().max() > 1e-3
+    agent.act(world.observations, world.state_hashes)
+    np.testing.assert_array_equal(agent._acting_on["keys"], slow(observations).numpy())
+    slots = agent.memory.filled_slots()[:6]
+    agent.parts.freshen(slots, {})
+    table, rows = agent.memory.table, agent.memory.rows_of(slots)
+    fresh = slow(agent.parts.reinstatement.recall(slots, table.keys[rows]))
+    torch.testing.assert_close(table.keys[rows], fresh)
+
+
+def test_a_sweep_waits_for_its_turn():
+    world = FakeWorld()
+    agent = make_rec(world, freshening="sweep", updates_per_sweep=10**6, freshened=10**6, learning_rate=1e-2)
+    play(world, agent, 300)
+    observations = {"observations": torch.from_numpy(world.observations)}
+    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
+    agent.parts.sweep(10**6 - 1, observations)
+    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
+    agent.parts.sweep(10**6, observations)
+    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"freshening": "candidates", "candidates": 6}, "candidates must be more than neighbours, 6, got 6"),
+        ({"updates_per_sweep": 5}, "updates_per_sweep needs freshening sweep"),
+        (
+            {"slow_updates": 5, "reinstatement": "autoencoder", "reconstruction_share": 0.1},
+            "reconstruction_share needs slow_updates 0",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make_rec(FakeWorld(), **options)
