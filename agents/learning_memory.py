@@ -33,11 +33,7 @@ from memory.episodic.credit import (
 from memory.episodic.drift import DriftPenalty, RunningMean
 from memory.episodic.freshening import Freshening
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
-from memory.episodic.staleness import Probe
 from memory.episodic.table import Slots
-
-_PROBED = 500
-"""Memories whose true observations are kept to measure staleness on."""
 
 CreditName = Literal[
     "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
@@ -146,7 +142,6 @@ class LearningMemory:
     drift_penalty: DriftPenalty
     reinstatement: Reinstatement
     freshening: Freshening
-    probe: Probe
 
     @property
     def nbytes(self) -> int:
@@ -281,7 +276,6 @@ def make_learning_memory(
         freshening=Freshening(
             memories, key_encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
-        probe=Probe(memories, shape, _PROBED, generator),
     )
 
 

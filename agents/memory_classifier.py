@@ -23,6 +23,7 @@ from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
 from memory.episodic.pretraining import OfflinePretraining
 from memory.episodic.reinstatement import VariationalAutoencoder
+from memory.episodic.staleness import PROBED, Probe
 
 
 class MemoryClassifierConfig(LearningMemoryConfig):
@@ -69,6 +70,7 @@ class MemoryClassifier:
         store: Store,
         memory: LearningMemory,
         sample: Sample,
+        probe: Probe,
         eviction: UncertainFirst | None,
         offline: OfflinePretraining | None,
         num_classes: int,
@@ -78,6 +80,7 @@ class MemoryClassifier:
         self.store = store
         self.memory = memory
         self.sample = sample
+        self.probe = probe
         self.eviction = eviction
         self.offline = offline
         self.num_classes = num_classes
@@ -152,9 +155,7 @@ class MemoryClassifier:
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""
-        return self.memory.probe.staleness(
-            self.memory.encoder, self.memory.reinstatement, self.kernel, decide=self._classes
-        )
+        return self.probe.staleness(self.memory.encoder, self.memory.reinstatement, self.kernel, decide=self._classes)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -164,6 +165,7 @@ class MemoryClassifier:
             "store": self.store.state_dict(),
             "memory": self.memory.state_dict(),
             "sample": self.sample.state_dict(),
+            "probe": self.probe.state_dict(),
             **({"offline": self.offline.state_dict()} if self.offline else {}),
         }
 
@@ -173,6 +175,7 @@ class MemoryClassifier:
         self.store.load_state_dict(state["store"])
         self.memory.load_state_dict(state["memory"])
         self.sample.load_state_dict(state["sample"])
+        self.probe.load_state_dict(state["probe"])
         if self.offline:
             self.offline.load_state_dict(state["offline"])
 
@@ -230,7 +233,7 @@ class MemoryClassifier:
         self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
         slots = self.store.find(numbers)
         self.memory.reinstatement.remember(slots, observations)
-        self.memory.probe.remember(slots, observations)
+        self.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
         return metrics | self.memory.hold(keys, observations)
 
@@ -274,5 +277,5 @@ def make_memory_classifier(
             world.num_envs,
             generator,
         )
-    sample = Sample(config.sampled, generator)
-    return MemoryClassifier(store, memory, sample, eviction, offline, world.num_actions, rng, config)
+    sample, probe = Sample(config.sampled, generator), Probe(store, world.observation_shape, PROBED, generator)
+    return MemoryClassifier(store, memory, sample, probe, eviction, offline, world.num_actions, rng, config)

@@ -11,62 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.encoders import Encoder, Precision
 from agents.episodes import Columns, RunningEpisodes, n_step_returns
+from agents.episodic_q import EpisodicQConfig, acting_parts, make_memory
 from agents.exploration import LinearSchedule, epsilon_greedy
 from agents.finite import check_finite
 from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics, sampled_recall
-from memory.episodic import EpisodicMemory, InverseDistance, Tabular, TrainableMemories
-
-
-class EpisodicQConfig(BaseModel):
-    """How an agent acts by its dictionaries and writes them: what NEC and its kin share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    key_size: int = Field(128, ge=1)
-    """Length of a key: the network's output."""
-    capacity: int = Field(500_000, ge=1)
-    """Most memories of one action; the dictionary grows as it fills, about 650 bytes a memory."""
-    neighbours: int = Field(50, ge=1)
-    """How many nearest memories answer a query (the paper's p)."""
-    kernel_delta: float = Field(1e-3, gt=0.0)
-    """Added to squared distances in the kernel."""
-    eviction: Literal["lru", "fifo"] = "lru"
-    """What makes place in a full dictionary: the memory least recently used (read or written), or inserted first."""
-    discount: float = Field(0.99, ge=0.0, le=1.0)
-    """Discount for each step."""
-    n_step: int = Field(100, ge=1)
-    """Rewards summed in a return before it bootstraps (the paper's N)."""
-    tabular_learning_rate: float = Field(0.1, gt=0.0, le=1.0)
-    """How far the value of a state written again moves to its new return (the paper's alpha)."""
-    refresh_keys_on_revisit: bool = False
-    """Whether a state written again also takes its new key."""
-    value_learning_rate: float = Field(0.05, ge=0.0, le=1.0)
-    """Share of the error that a recalled value of weight 1 is corrected by; below the tabular rate in the paper."""
-    batch_size: int = Field(32, ge=1)
-    """States in an update."""
-    steps_per_update: int = Field(4, ge=1)
-    """Agent steps for each update."""
-    replay_capacity: int = Field(100_000, ge=1)
-    """Steps kept for updates; each keeps its newest frame only."""
-    learning_starts: int = Field(50_000, ge=0)
-    """Agent steps before the first update."""
-    epsilon_first: float = Field(1.0, ge=0.0, le=1.0)
-    """Chance of a random action until `epsilon_begin`."""
-    epsilon_last: float = Field(0.001, ge=0.0, le=1.0)
-    """Chance of a random action from `epsilon_end` on."""
-    epsilon_begin: int = Field(5_000, ge=0)
-    """Agent step at which epsilon begins to fall."""
-    epsilon_end: int = Field(25_000, ge=1)
-    """Agent step at which it reaches its last value."""
+from memory.episodic import EpisodicMemory, Tabular, TrainableMemories
+from memory.episodic.reinstatement import Reinstatement
+from memory.episodic.staleness import PROBED, Probe
 
 
 class NECConfig(EpisodicQConfig):
@@ -101,6 +61,7 @@ class NEC:
         episodes: RunningEpisodes,
         replay: Replay,
         epsilon: LinearSchedule,
+        probe: Probe | None,
         rng: np.random.Generator,
         config: EpisodicQConfig,
         device: str,
@@ -112,6 +73,7 @@ class NEC:
         self.episodes = episodes
         self.replay = replay
         self.epsilon = epsilon
+        self.probe = probe
         self.rng = rng
         self.config = config
         self.device = device
@@ -174,6 +136,7 @@ class NEC:
             "memories": self.memories.state_dict(),
             "episodes": self.episodes.state_dict(),
             "replay": self.replay.state_dict(),
+            "probe": self.probe.state_dict() if self.probe else None,
             "statistics": self.statistics.state_dict(),
             "starting": self._starting,
             "finished": list(self._finished),
@@ -190,6 +153,8 @@ class NEC:
         self.memories.load_state_dict(state["memories"])
         self.episodes.load_state_dict(state["episodes"])
         self.replay.load_state_dict(state["replay"])
+        if self.probe:
+            self.probe.load_state_dict(state["probe"])
         self.statistics.load_state_dict(state["statistics"])
         self._starting = state["starting"].copy()
         self._finished = list(state["finished"])
@@ -224,6 +189,7 @@ class NEC:
         self.replay.columns["actions"][env, slots] = episode["actions"][whole]
         self.replay.columns["returns"][env, slots] = episode["returns"][whole]
         self.replay.complete[env, slots] = True
+        episode["env"] = np.array(env)
         return episode
 
     def _write(self, episode: Columns) -> Metrics:
@@ -236,6 +202,8 @@ class NEC:
             written_at=self.step,
             refresh_keys=self.config.refresh_keys_on_revisit,
         )
+        if self.probe is not None:
+            self._keep(*self._written(episode))
         return {
             "memory/size": len(self.memory),
             "memory/megabytes": self.memory.nbytes / 2**20,
@@ -247,6 +215,35 @@ class NEC:
             "charts/epsilon": self.epsilon(self.step),
             **self.statistics.flush(),
         }
+
+    def _written(self, episode: Columns) -> tuple[Tensor, Tensor, Tensor]:
+        """The distinct slots that an episode was written to, and what was observed, as far as the replay still has it.
+
+        Returns:
+            Slots int64 `[n]` with their observations uint8 `[n, *shape]`, and slots `[m]` whose observations are lost.
+        """
+        found = self.memory.slots_of(torch.from_numpy(episode["actions"]).to(self.device), episode["hashes"])
+        # Where a slot was written to more than once, all its observations are of one state.
+        slots, first = np.unique(found.cpu().numpy(), return_index=True)
+        slots, first = slots[slots >= 0], first[slots >= 0]
+        env, rows = int(episode["env"]), episode["rows"][first]
+        there = self.replay.holds(env, rows)
+        rows = rows[there] % self.replay.rows
+        observations = self.replay.observations(np.full(len(rows), env), rows)
+        return torch.from_numpy(slots[there]), torch.from_numpy(observations), torch.from_numpy(slots[~there])
+
+    def _keep(self, slots: Tensor, observations: Tensor, lost: Tensor) -> None:
+        """Have the probe keep its part of what was just written."""
+        assert self.probe is not None, "nothing to keep observations for"
+        self.probe.forget(lost)
+        self.probe.remember(slots, observations)
+
+    def _staleness(self, reinstatement: Reinstatement | None = None) -> Metrics:
+        """How stale the memory is, where it is time to look."""
+        if self.probe is None or self.updates % self.config.updates_per_probe:
+            return {}
+        found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel)
+        return {f"staleness/{name}": value for name, value in found.items()}
 
     def _update(self) -> Metrics:
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
@@ -266,7 +263,7 @@ class NEC:
         if self.optimiser:
             self.optimiser.step()
         self.memories.step(recall, actions)
-        return {"losses/return_error": loss.item(), "losses/q_value": estimates.mean().item()}
+        return {"losses/return_error": loss.item(), "losses/q_value": estimates.mean().item(), **self._staleness()}
 
 
 def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> NEC:
@@ -274,6 +271,11 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
     encoder = Encoder(world.observation_shape, world.observation_high, config.key_size, config.precision).to(device)
     encoder.requires_grad_(config.train_encoder)
     memory = make_memory(config, world.num_actions, device)
+    probe = None
+    if config.train_encoder:
+        # Of a stream of its own: whether a run is looked into does not change it.
+        generator = torch.Generator().manual_seed(int(rng.spawn(1)[0].integers(2**63)))
+        probe = Probe(memory, world.observation_shape, PROBED, generator)
     return NEC(
         encoder,
         make_optimiser(config.optimiser, encoder.parameters(), config.learning_rate) if config.train_encoder else None,
@@ -282,44 +284,8 @@ def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, devi
             memory, config.key_learning_rate if config.train_encoder else 0.0, config.value_learning_rate
         ),
         **acting_parts(config, world),
+        probe=probe,
         rng=rng,
         config=config,
         device=device,
     )
-
-
-def make_memory(config: EpisodicQConfig, num_actions: int, device: str) -> EpisodicMemory:
-    """A dictionary for each action."""
-    return EpisodicMemory(
-        num_actions,
-        config.capacity,
-        config.key_size,
-        neighbours=config.neighbours,
-        kernel=InverseDistance(config.kernel_delta),
-        eviction=config.eviction,
-        device=device,
-    )
-
-
-def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
-    """Running episodes, replay and exploration, by the names of NEC's arguments."""
-    columns = {
-        "keys": ((config.key_size,), np.float32),
-        "hashes": ((), np.uint64),
-        "actions": ((), np.int64),
-        "rewards": ((), np.float64),
-        "state_values": ((), np.float64),
-        "exact_hits": ((), bool),
-        "rows": ((), np.int64),
-    }
-    return {
-        "episodes": RunningEpisodes(world.num_envs, columns),
-        "replay": Replay(
-            config.replay_capacity,
-            world.num_envs,
-            world.observation_shape,
-            world.frame_stack,
-            {"actions": np.int64, "returns": np.float32},
-        ),
-        "epsilon": LinearSchedule(config.epsilon_first, config.epsilon_last, config.epsilon_begin, config.epsilon_end),
-    }

@@ -16,9 +16,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from agents.agent import Metrics, Transition, WorldSpec
+from agents.agent import Metrics, WorldSpec
 from agents.autoencoders import Architecture
 from agents.episodes import Columns
+from agents.episodic_q import EpisodicQConfig, acting_parts, make_memory
 from agents.finite import check_finite
 from agents.learning_memory import (
     CreditName,
@@ -28,8 +29,9 @@ from agents.learning_memory import (
     ReinstatementName,
     make_learning_memory,
 )
-from agents.nec import NEC, EpisodicQConfig, acting_parts, make_memory
+from agents.nec import NEC
 from memory.episodic import Recall, TrainableMemories
+from memory.episodic.staleness import PROBED, Probe
 
 
 class RECConfig(EpisodicQConfig, LearningMemoryConfig):
@@ -58,8 +60,6 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Recalled memories of each query that are reinstated: those that weigh most. All others answer as stored."""
     query_gradient: bool = False
     """Whether the encoder also learns through the query's own embedding, as in NEC."""
-    updates_per_probe: int = Field(500, ge=1)
-    """Updates between two looks at how stale the memory is."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> RECConfig:
@@ -91,28 +91,18 @@ class REC(NEC):
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
         return self.memory.nbytes + self.parts.nbytes
 
-    def _with_returns(self, env: int, transition: Transition) -> Columns:
-        return {**super()._with_returns(env, transition), "env": np.array(env)}
-
     def _write(self, episode: Columns) -> Metrics:
-        """Write what the replay still has the observations of, and take those in."""
-        env = int(episode.pop("env"))
-        whole = self.replay.holds(env, episode["rows"])
-        episode = {name: column[whole] for name, column in episode.items()}
-        metrics = super()._write(episode)
-        slots = self.memory.slots_of(torch.from_numpy(episode["actions"]), episode["hashes"]).numpy()
-        slots, first = np.unique(slots, return_index=True)
-        slots, first = slots[slots >= 0], first[slots >= 0]
-        rows = episode["rows"][first] % self.replay.rows
-        observations = torch.from_numpy(self.replay.observations(np.full(len(rows), env), rows))
-        self._remember(torch.from_numpy(slots), observations, torch.from_numpy(episode["returns"][first]))
-        return {**metrics, "memory/megabytes": self.nbytes / 2**20}
+        """Write what the replay still has the observations of."""
+        whole = self.replay.holds(int(episode["env"]), episode["rows"])
+        episode = {name: column[whole] if column.ndim else column for name, column in episode.items()}
+        return {**super()._write(episode), "memory/megabytes": self.nbytes / 2**20}
 
-    def _remember(self, slots: Tensor, observations: Tensor, returns: Tensor) -> None:
+    def _keep(self, slots: Tensor, observations: Tensor, lost: Tensor) -> None:
+        super()._keep(slots, observations, lost)
         self.parts.reinstatement.remember(slots, observations)
-        self.parts.probe.remember(slots, observations)
         embedded = self.parts.encoder(observations)
         keys = embedded.detach().requires_grad_()
+        returns = self.memory.table.values[self.memory.rows_of(slots)]
         self.parts.credit.remember(slots, observations, keys, returns[:, None])
         if keys.grad is not None:
             embedded.backward(keys.grad)
@@ -147,10 +137,7 @@ class REC(NEC):
         self.parts.step(embedded, batch, self._pretrained)
         if self._pretrained:
             self.parts.sweep(self.updates, batch)
-        if self.updates % self.config.updates_per_probe == 0:
-            found = self.parts.probe.staleness(self.encoder, self.parts.reinstatement, self.memory.kernel)
-            metrics |= {f"staleness/{name}": value for name, value in found.items()}
-        return metrics
+        return metrics | self._staleness(self.parts.reinstatement)
 
     def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """The gradients of the error of what a batch recalled, in units of its returns' spread."""
@@ -227,6 +214,7 @@ def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, devi
         memory=memory,
         memories=TrainableMemories(memory, 0.0, config.value_learning_rate),
         **acting_parts(config, world),
+        probe=Probe(memory, world.observation_shape, PROBED, generator),
         rng=rng,
         device="cpu",
     )

@@ -16,7 +16,7 @@ import agents
 from agents import Transition, WorldSpec
 from agents.nec import NEC, NECConfig
 from memory.episodic import EpisodicMemory, InverseDistance, Store, TrainableMemories, maximum
-from tests.agents.fake_world import FakeWorld, learn_all, play, transition_of
+from tests.agents.fake_world import FakeWorld, hash_each, learn_all, play, transition_of
 
 DELTA = 1e-3
 NEVER = 10**9
@@ -434,3 +434,39 @@ def test_an_update_is_done_for_every_so_many_agent_steps_of_all_environments(
         agent.observe(world.step(agent.act(world.observations, world.state_hashes)))
         updates += sum("losses/return_error" in metrics for metrics in learn_all(agent))
         assert updates == max(0, (step - 40) // steps_per_update)
+
+
+# How stale its memory is
+
+
+def test_the_probe_has_the_observations_of_what_is_stored():
+    """Evictions, rewrites, and episodes that the replay no longer has whole: what it keeps is of the slot's memory."""
+    for options in ({"capacity": 20}, {"replay_capacity": 30}):
+        world = FakeWorld(num_envs=1, end_chance=0.02)
+        agent = make_nec(world.spec, **options)
+        play(world, agent, 900)
+        probe = agent.probe
+        assert len(probe._place_of) > 15
+        stored = {
+            slot + action * agent.config.capacity: number
+            for action, store in enumerate(agent.memory.stores)
+            for slot, number in enumerate(store.hashes.tolist())
+        }
+        for slot, place in probe._place_of.items():
+            assert hash_each(probe._observations[place][None].numpy())[0] == stored[slot]
+
+
+def test_staleness_is_told_while_the_network_learns_and_does_not_change_what_it_learns():
+    def lived(**options) -> list:
+        world = FakeWorld()
+        return play(world, make_nec(world.spec, learning_starts=50, **options), 300)
+
+    often, never = lived(updates_per_probe=10), lived(updates_per_probe=10**9)
+    drifts = [one["staleness/key_drift"] for _, learned in often for one in learned if "staleness/key_drift" in one]
+    assert len(drifts) > 5 and 0 < drifts[0] and all(np.isfinite(drifts))
+    for (actions, learned), (same_actions, same_learned) in zip(often, never, strict=True):
+        assert actions == same_actions
+        stripped = [{tag: value for tag, value in one.items() if "staleness" not in tag} for one in learned]
+        assert stripped == same_learned
+    world = FakeWorld()
+    assert make_nec(world.spec, train_encoder=False).probe is None

@@ -185,7 +185,7 @@ def test_a_decoder_that_knows_nothing_yet_freshens_nothing():
     agent = make_rec(world, reinstatement="autoencoder", freshening="sweep", pretraining=10**6)
     play(world, agent, 300)
     assert agent.updates > 20
-    found = agent.parts.probe.staleness(agent.encoder, agent.parts.reinstatement, agent.memory.kernel)
+    found = agent.probe.staleness(agent.encoder, agent.parts.reinstatement, agent.memory.kernel)
     assert found["key_drift"] < 1e-5
 
 
@@ -255,11 +255,11 @@ def test_a_sweep_waits_for_its_turn():
     agent = make_rec(world, freshening="sweep", updates_per_sweep=10**6, freshened=10**6, learning_rate=1e-2)
     play(world, agent, 300)
     observations = {"observations": torch.from_numpy(world.observations)}
-    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
+    assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
     agent.parts.sweep(10**6 - 1, observations)
-    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
+    assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
     agent.parts.sweep(10**6, observations)
-    assert agent.parts.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] < 1e-5
+    assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] < 1e-5
 
 
 @pytest.mark.parametrize(

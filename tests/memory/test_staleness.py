@@ -242,3 +242,21 @@ def test_keys_that_changed_in_length_alone_are_not_stale_to_a_kernel_of_directio
     fresh, values = torch.randn(30, 4), torch.rand(30)
     found = compared(fresh, fresh * (1 + torch.rand(30, 1)), values, CosineSoftmax(0.2), 5)
     assert found["neighbour_recall"] == 1.0 and found["self_rank"] == 1.0 and found["kernel_shift"] < 1e-5
+
+
+def test_what_is_forgotten_leaves_the_others_where_they_are():
+    torch.manual_seed(0)
+    store = Store(60, 2, eviction="fifo")
+    probe = Probe(store, (1,), 10, torch.Generator().manual_seed(0))
+    probe.remember(torch.arange(30), torch.arange(30, dtype=torch.uint8)[:, None])
+    kept = sorted(probe._place_of)
+    gone = [kept[0], kept[4], kept[-1]]
+    probe.forget(torch.tensor([*gone, 59]))
+    assert sorted(probe._place_of) == [slot for slot in kept if slot not in gone]
+    assert sorted(probe._place_of.values()) == list(range(7))
+    for slot, place in probe._place_of.items():
+        assert probe._observations[place].item() == slot
+    probe.remember(torch.arange(30, 60), torch.arange(30, 60, dtype=torch.uint8)[:, None])
+    assert sorted(probe._place_of.values()) == list(range(10))
+    for slot, place in probe._place_of.items():
+        assert probe._observations[place].item() == slot
