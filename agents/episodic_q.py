@@ -55,7 +55,7 @@ class EpisodicQConfig(BaseModel):
     """Agent step at which epsilon begins to fall."""
     epsilon_end: int = Field(25_000, ge=1)
     """Agent step at which it reaches its last value."""
-    updates_per_probe: int = Field(500, ge=1)
+    updates_per_probe: int = Field(1_000, ge=1)
     """Updates between two looks at how stale the memory is."""
 
 

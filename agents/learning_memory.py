@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from agents.agent import Metrics, NonFiniteError, WorldSpec
-from agents.autoencoders import Architecture, dense, make_decoder, make_encoder
+from agents.autoencoders import dense, make_decoder, make_encoder
 from agents.finite import check_finite
+from agents.learning_memory_config import LearningMemoryConfig
 from agents.optimisers import load_optimiser
 from memory.episodic.credit import (
     Approximate,
@@ -31,100 +31,11 @@ from memory.episodic.credit import (
     scale_gradient,
 )
 from memory.episodic.drift import DriftPenalty, RunningMean
+from memory.episodic.drift_map import DriftMap
 from memory.episodic.freshening import Freshening
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
+from memory.episodic.staleness import Probe
 from memory.episodic.table import Slots
-
-CreditName = Literal[
-    "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
-]
-ReinstatementName = Literal["raw", "lossless", "autoencoder", "variational_autoencoder"]
-FresheningName = Literal["none", "recall", "sweep", "candidates"]
-_TEACHES_NOTHING = ("frozen", "trainable_keys")
-
-
-class LearningMemoryConfig(BaseModel):
-    """How a memory's encoder learns. The defaults are those of Hansen 2017, with exact reinstatement."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    credit: CreditName = "exact"
-    """How the loss reaches the encoder through memories."""
-    reinstatement: ReinstatementName = "autoencoder"
-    """How the observation behind a memory comes back."""
-    architecture: Architecture = "dense"
-    """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
-    hidden: int = Field(256, ge=1)
-    """Units of the hidden layer of every network."""
-    key_size: int = Field(256, ge=1)
-    """Length of an embedding."""
-    capacity: int = Field(5_000, ge=1)
-    """Memories held."""
-    learning_rate: float = Field(1e-4, gt=0.0)
-    """Adam's, in every part."""
-    trust: float = Field(-1.0, ge=-1.0, le=1.0)
-    """Approximate: least cosine of stored and fresh embedding at which a memory gets credit; -1: always."""
-    label_conditioned: bool = True
-    """Synthetic: whether the gradient is foretold from the label too."""
-    synthetic_learning_rate: float = Field(1e-4, gt=0.0)
-    """Synthetic: Adam's, of the network that foretells."""
-    drift_penalty: float = Field(0.0, ge=0.0)
-    """Weight of the penalty on how far the encoder goes from its running mean; the paper: none."""
-    drift_updates: int = Field(100, ge=1)
-    """Updates over which that mean is taken; no more than a memory lives (in the paper's setting 156)."""
-    pretraining: int = Field(0, ge=0)
-    """Updates at the start in which the encoder stands still and the decoder learns ten times as fast."""
-    pretraining_offline: bool = False
-    """Whether these are done at once, on observations gathered before, and not as the stream comes."""
-    reconstruction_share: float = Field(0.0, ge=0.0)
-    """How much of the reconstruction error reaches the encoder; the paper: nothing."""
-    freshening: FresheningName = "none"
-    """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or (where an agent
-    recalls neighbours) more candidates than neighbours, before these are chosen among them."""
-    freshened: int = Field(500, ge=1)
-    """Sweep: most memories embedded anew in one; more than there are: all."""
-    updates_per_sweep: int = Field(1, ge=1)
-    """Sweep: updates from one to the next."""
-    freshen_trusted: bool = False
-    """Variational autoencoder: freshen only the surer half of the memories at hand."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether anything reaches the encoder."""
-        return self.credit not in _TEACHES_NOTHING or self.reconstruction_share > 0
-
-    @model_validator(mode="after")
-    def _asks_for_nothing_that_has_no_effect(self) -> LearningMemoryConfig:
-        self._needs_variational("freshen_trusted", self.freshen_trusted)
-        autoencoder = self.reinstatement in ("autoencoder", "variational_autoencoder")
-        for option, wanted, needs, given in (
-            ("trust", self.trust > -1.0, "credit approximate", self.credit in ("approximate", "hybrid_approximate")),
-            ("drift_penalty", self.drift_penalty > 0, "an encoder that learns by its credit", self.learns),
-            ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
-            ("pretraining_offline", self.pretraining_offline, "pretraining above 0", self.pretraining > 0),
-            ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
-            ("freshen_trusted", self.freshen_trusted, "any freshening", self.freshening != "none"),
-            ("updates_per_sweep", self.updates_per_sweep > 1, "freshening sweep", self.freshening == "sweep"),
-            ("freshening", self.freshening != "none", "a credit that learns from keys as they come", self._may_freshen),
-        ):
-            if wanted and not given:
-                raise ValueError(
-                    f"{option} needs {needs}, got credit {self.credit}, reinstatement {self.reinstatement}, "
-                    f"pretraining {self.pretraining}, freshening {self.freshening}"
-                )
-        return self
-
-    @property
-    def _may_freshen(self) -> bool:
-        # The passes of backpropagation are those of the keys as written; trained keys would lose their training.
-        return self.credit not in ("backpropagation", "trainable_keys")
-
-    def _needs_variational(self, option: str, wanted: bool) -> None:
-        if wanted and self.reinstatement != "variational_autoencoder":
-            raise ValueError(
-                f"{option} needs reinstatement variational_autoencoder, which knows how sure it is, got "
-                f"{self.reinstatement}"
-            )
 
 
 @dataclass
@@ -142,6 +53,7 @@ class LearningMemory:
     drift_penalty: DriftPenalty
     reinstatement: Reinstatement
     freshening: Freshening
+    drift_map: DriftMap | None
 
     @property
     def nbytes(self) -> int:
@@ -199,15 +111,17 @@ class LearningMemory:
         with _telling(batch):
             self.freshening.freshen(slots, fresh)
 
-    def sweep(self, updates: int, batch: dict[str, Tensor]) -> None:
-        """Freshen the next memories in turn, where that is due after so many updates.
+    def keep_up(self, updates: int, batch: dict[str, Tensor]) -> None:
+        """Freshen the next memories in turn, or move all, where that is due after so many updates.
 
         Raises:
             NonFiniteError: on embeddings that are not finite.
         """
-        if self.config.freshening == "sweep" and updates % self.config.updates_per_sweep == 0:
-            with _telling(batch):
+        with _telling(batch):
+            if self.config.freshening == "sweep" and updates % self.config.updates_per_sweep == 0:
                 self.freshening.sweep()
+            if self.drift_map is not None and updates % self.config.updates_per_map == 0:
+                self.drift_map.move()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""
@@ -223,7 +137,9 @@ class LearningMemory:
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "config"]
-        return [(name, part) for name, part in parts if name == "encoder" or part is not self.encoder]
+        return [
+            (name, part) for name, part in parts if part is not None and (name, part) != ("key_encoder", self.encoder)
+        ]
 
 
 @contextmanager
@@ -243,6 +159,7 @@ def make_learning_memory(
     context_size: int,
     generator: torch.Generator,
     geometry: Literal["cosine", "euclidean"],
+    probe: Probe,
     slow_updates: int = 0,
 ) -> LearningMemory:
     """Build the parts.
@@ -255,6 +172,7 @@ def make_learning_memory(
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
         geometry: of the kernel that keys are compared by.
+        probe: what a drift map is fitted on.
         slow_updates: over how many updates the encoder of keys follows the one that learns; 0: they are the same.
 
     Raises:
@@ -276,6 +194,7 @@ def make_learning_memory(
         freshening=Freshening(
             memories, key_encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
+        drift_map=DriftMap(memories, key_encoder, probe) if config.freshening == "drift_map" else None,
     )
 
 

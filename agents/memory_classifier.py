@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
 from agents.finite import check_finite
-from agents.learning_memory import LearningMemory, LearningMemoryConfig, make_learning_memory
+from agents.learning_memory import LearningMemory, make_learning_memory
+from agents.learning_memory_config import LearningMemoryConfig
 from memory.episodic import CosineSoftmax, Store, maximum
 from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
@@ -131,7 +132,7 @@ class MemoryClassifier:
             embedded.backward(keys.grad)
         self.memory.step(embedded, batch, learns)
         if self._pretrained:
-            self.memory.sweep(self.updates, batch)
+            self.memory.keep_up(self.updates, batch)
         self.updates += 1
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
@@ -262,7 +263,8 @@ def make_memory_classifier(
         raise ValueError(f"agent.capacity must be at least num_envs, {world.num_envs}, got {config.capacity}")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     store = Store(config.capacity, config.key_size, eviction="fifo")
-    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine")
+    probe = Probe(store, world.observation_shape, PROBED, generator)
+    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine", probe)
     eviction = None
     if config.eviction == "uncertain" and isinstance(memory.reinstatement, VariationalAutoencoder):
         eviction = UncertainFirst(store, memory.reinstatement.uncertainty, generator)
@@ -277,5 +279,5 @@ def make_memory_classifier(
             world.num_envs,
             generator,
         )
-    sample, probe = Sample(config.sampled, generator), Probe(store, world.observation_shape, PROBED, generator)
+    sample = Sample(config.sampled, generator)
     return MemoryClassifier(store, memory, sample, probe, eviction, offline, world.num_actions, rng, config)

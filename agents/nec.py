@@ -242,6 +242,7 @@ class NEC:
         """How stale the memory is, where it is time to look."""
         if self.probe is None or self.updates % self.config.updates_per_probe:
             return {}
+        self.memory.table.now = self.step
         found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel)
         return {f"staleness/{name}": value for name, value in found.items()}
 

@@ -21,14 +21,8 @@ from agents.autoencoders import Architecture
 from agents.episodes import Columns
 from agents.episodic_q import EpisodicQConfig, acting_parts, make_memory
 from agents.finite import check_finite
-from agents.learning_memory import (
-    CreditName,
-    FresheningName,
-    LearningMemory,
-    LearningMemoryConfig,
-    ReinstatementName,
-    make_learning_memory,
-)
+from agents.learning_memory import LearningMemory, make_learning_memory
+from agents.learning_memory_config import CreditName, FresheningName, LearningMemoryConfig, ReinstatementName
 from agents.nec import NEC
 from memory.episodic import Recall, TrainableMemories
 from memory.episodic.staleness import PROBED, Probe
@@ -49,7 +43,7 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
     freshening: FresheningName = "recall"
     """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or the nearest
-    `candidates`, before neighbours are chosen among them."""
+    `candidates`, before neighbours are chosen among them; or all are moved as those of the probe have moved."""
     candidates: int = Field(100, ge=1)
     """Freshening candidates: memories nearest by their stored keys that are embedded anew for each query learned on."""
     slow_updates: int = Field(0, ge=0)
@@ -119,6 +113,7 @@ class REC(NEC):
         return due + self.config.pretraining if self.config.pretraining_offline and due >= 0 else due
 
     def _update(self) -> Metrics:
+        self.memory.table.now = self.step
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
         observations = torch.from_numpy(self.replay.observations(envs, slots))
         actions = torch.from_numpy(self.replay.columns["actions"][envs, slots])
@@ -136,7 +131,7 @@ class REC(NEC):
             embedded.backward(keys.grad)
         self.parts.step(embedded, batch, self._pretrained)
         if self._pretrained:
-            self.parts.sweep(self.updates, batch)
+            self.parts.keep_up(self.updates, batch)
         return metrics | self._staleness(self.parts.reinstatement)
 
     def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
@@ -199,22 +194,17 @@ def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, devi
     """Build the agent for a world; on the CPU whatever the device, where its observations are kept."""
     memory = make_memory(config, world.num_actions, "cpu")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    probe = Probe(memory, world.observation_shape, PROBED, generator)
+    slots = world.num_actions * config.capacity
     return REC(
         make_learning_memory(
-            config,
-            memory,
-            world.num_actions * config.capacity,
-            world,
-            1,
-            generator,
-            "euclidean",
-            config.slow_updates,
+            config, memory, slots, world, 1, generator, "euclidean", probe, slow_updates=config.slow_updates
         ),
         config,
         memory=memory,
         memories=TrainableMemories(memory, 0.0, config.value_learning_rate),
         **acting_parts(config, world),
-        probe=Probe(memory, world.observation_shape, PROBED, generator),
+        probe=probe,
         rng=rng,
         device="cpu",
     )

@@ -126,7 +126,7 @@ class TrainableKeys(_StoredKeys):
         assert gradient is not None, "backward before settle"
         self._mean_square = _followed(self._mean_square, gradient)
         moved = self._attached.detach() - self._learning_rate / (self._mean_square**0.5 + 1e-12) * gradient
-        self._memory.table.place_keys(self._memory.rows_of(self._slots), moved)
+        self._memory.table.move_keys(self._memory.rows_of(self._slots), moved)
         return {}
 
     def state_dict(self) -> dict[str, Any]:

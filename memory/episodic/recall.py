@@ -26,7 +26,7 @@ class Recall:
     weights: Tensor
     """Kernel weights, rows summing to 1, `[batch, neighbours]`."""
     written_at: Tensor
-    """Agent step at which each memory was last written, int64 `[batch, neighbours]`."""
+    """Agent step at which each memory was last written, int32 `[batch, neighbours]`."""
 
     @property
     def valid(self) -> Tensor:
@@ -42,5 +42,5 @@ class Recall:
         return 1.0 / self.weights.square().sum(dim=1)
 
     def ages(self, now: int) -> Tensor:
-        """Agent steps since each memory was last written, int64 `[batch, neighbours]`."""
+        """Agent steps since each memory was last written, int32 `[batch, neighbours]`."""
         return now - self.written_at

@@ -58,6 +58,11 @@ class Probe:
                 self._place_of[slot] = place
             self._observations[place] = observation
 
+    @property
+    def observations(self) -> Tensor:
+        """Those of the memories probed, uint8 `[n, *shape]`."""
+        return self._observations[[*self._place_of.values()]]
+
     def forget(self, slots: Tensor) -> None:
         """Let go of what was written anew to `slots`, int64 `[n]`, without anyone knowing what was observed."""
         for slot in slots.tolist():
@@ -95,9 +100,10 @@ class Probe:
         """All instruments, by name; empty while the probe holds fewer than twice `neighbours`.
 
         `key_drift`: mean distance of stored keys to fresh ones, over the median distance of two fresh ones.
+        `key_age`: mean time since they were embedded, agent steps.
         `error_ratio`: distance of the embedding of what comes back to the fresh one, over that of the stored key.
-        Both also of the quarters by age, `_quarter_1` being the newest; and what `compared` gives. Distances are such
-        as the kernel tells keys apart by.
+        All three also of the quarters by that age, `_quarter_1` being the newest; and what `compared` gives. Distances
+        are such as the kernel tells keys apart by.
 
         Args:
             encoder: from observations float32 `[n, *shape]` to keys.
@@ -110,14 +116,14 @@ class Probe:
         if len(slots) < 2 * neighbours:
             return {}
         table, rows = self._memory.table, self._memory.rows_of(slots)
-        stored, values, written_at = table.keys[rows], table.values[rows], table.written_at[rows]
-        observations = self._observations[[*self._place_of.values()]].to(stored.device)
-        fresh = kernel.comparable(encoder(observations.float()))
+        stored, values, ages = table.keys[rows], table.values[rows], (table.now - table.keyed_at[rows]).float()
+        fresh = kernel.comparable(encoder(self.observations.to(stored.device).float()))
         compared_to = kernel.comparable(stored)
         drift = (fresh - compared_to).norm(dim=1)
         apart = torch.pdist(fresh).median().clamp_min(1e-12)
         metrics = {
             "key_drift": float(drift.mean() / apart),
+            "key_age": float(ages.mean()),
             **compared(fresh, stored, values, kernel, neighbours, decide),
         }
         error = None
@@ -125,8 +131,9 @@ class Probe:
         if reinstatement is not None and metrics["key_drift"] > 1e-6:
             error = (kernel.comparable(encoder(reinstatement.recall(slots, stored))) - fresh).norm(dim=1)
             metrics["error_ratio"] = float(error.sum() / drift.sum())
-        for number, quarter in enumerate(written_at.argsort(descending=True).chunk(4), start=1):
+        for number, quarter in enumerate(ages.argsort(stable=True).chunk(4), start=1):
             metrics[f"key_drift_quarter_{number}"] = float(drift[quarter].mean() / apart)
+            metrics[f"key_age_quarter_{number}"] = float(ages[quarter].mean())
             if error is not None:
                 metrics[f"error_ratio_quarter_{number}"] = float(
                     error[quarter].sum() / drift[quarter].sum().clamp_min(1e-12)

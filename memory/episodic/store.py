@@ -76,7 +76,7 @@ class Store:
 
     @property
     def written_at(self) -> Tensor:
-        """Agent step of each memory's last write, int64 `[len]`; a view."""
+        """Agent step of each memory's last write, int32 `[len]`; a view."""
         return self.table.written_at[self._filled]
 
     @property
@@ -87,7 +87,7 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Bytes held by the tables, rows not yet filled included."""
-        # A key, and 4 bytes each for norm and value, 8 each for the time of writing, the last use and the hash.
+        # A key, 4 bytes each for norm, value and the times of writing and embedding, 8 each for last use and hash.
         return self.table.allocated(self.number) * (4 * self.key_size + 32)
 
     def find(self, hashes: np.ndarray) -> Tensor:
@@ -150,6 +150,7 @@ class Store:
             ValueError: on other shapes or non-finite numbers; nothing is written then.
         """
         self.check_batch(keys, values, hashes)
+        self.table.now = written_at
         written = Written()
         for start in range(0, len(hashes), self.capacity):
             piece = slice(start, start + self.capacity)
@@ -224,9 +225,11 @@ class Store:
             "squared_norms": self.table.squared_norms[self._filled],
             "values": self.values,
             "written_at": self.written_at,
+            "keyed_at": self.table.keyed_at[self._filled],
             "last_used": self.table.last_used[self._filled],
             "hashes": self.hashes,
             "clock": self.table.clock,
+            "now": self.table.now,
             "centre": self.table.centre,
             "centre_length": self.table.centre_length,
             "reach": self.table.reach,
@@ -245,9 +248,10 @@ class Store:
         table.lengths[self.number] = 0
         table.allocate(self.number, state["allocated"])
         table.lengths[self.number] = rows
-        for name in ("keys", "squared_norms", "values", "written_at", "last_used"):
+        for name in ("keys", "squared_norms", "values", "written_at", "keyed_at", "last_used"):
             getattr(table, name)[self._filled] = state[name].to(self.device)
         table.clock, table.centre_length, table.reach = state["clock"], state["centre_length"], state["reach"]
+        table.now = state["now"]
         table.centre = state["centre"].to(self.device, copy=True)
         self._hashes = np.resize(state["hashes"], state["allocated"])
         self._slot_of = {item: slot for slot, item in enumerate(state["hashes"].tolist())}

@@ -22,7 +22,9 @@ class Table:
         keys: `[rows, key_size]`.
         squared_norms: squared distances of the keys to `centre`, inf in rows that are not filled, `[rows]`.
         values: `[rows]`.
-        written_at: agent step of the last write, int64 `[rows]`.
+        written_at: agent step of the last write, int32 `[rows]`.
+        keyed_at: agent step at which the key was embedded, int32 `[rows]`.
+        now: the agent step it is.
         last_used: tick of the last use, or of the insertion, by which memories are evicted, int64 `[rows]`.
         owners: the store of each block, int64 `[rows / BLOCK]`.
         centre: a point near the keys, `[key_size]`.
@@ -38,7 +40,9 @@ class Table:
         self.keys = torch.zeros(0, key_size, device=device)
         self.squared_norms = torch.zeros(0, device=device)
         self.values = torch.zeros(0, device=device)
-        self.written_at = torch.zeros(0, dtype=torch.int64, device=device)
+        self.written_at = torch.zeros(0, dtype=torch.int32, device=device)
+        self.keyed_at = torch.zeros(0, dtype=torch.int32, device=device)
+        self.now = 0
         self.last_used = torch.zeros(0, dtype=torch.int64, device=device)
         self.owners = torch.zeros(0, dtype=torch.int64, device=device)
         self.centre = torch.zeros(key_size, device=device)
@@ -76,7 +80,7 @@ class Table:
             (slice(start, start + length), self.filled(other))
             for other, (start, length) in enumerate(zip(starts, self.lengths, strict=False))
         ]
-        for name in ("keys", "squared_norms", "values", "written_at", "last_used"):
+        for name in ("keys", "squared_norms", "values", "written_at", "keyed_at", "last_used"):
             old = getattr(self, name)
             new = old.new_zeros(starts[-1], *old.shape[1:])
             if name == "squared_norms":
@@ -96,7 +100,12 @@ class Table:
         self.reach = 0.0
 
     def place_keys(self, rows: Tensor, keys: Tensor) -> None:
-        """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`."""
+        """Put `keys [batch, key_size]`, embedded now, into distinct rows, int64 `[batch]`."""
+        self.move_keys(rows, keys)
+        self.keyed_at[rows] = self.now
+
+    def move_keys(self, rows: Tensor, keys: Tensor) -> None:
+        """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`, without making them any younger."""
         self.keys[rows] = keys
         squared_norms = (keys - self.centre).square().sum(dim=1)
         self.squared_norms[rows] = squared_norms

@@ -65,7 +65,7 @@ class TrainableMemories:
             self.squared_gradient = self.decay * self.squared_gradient + (1 - self.decay) * mean_square
             total = gradients.new_zeros(len(rows), gradients.shape[1]).index_add_(0, inverse, gradients)
             key_step = self.key_learning_rate / (self.squared_gradient**0.5 + 1e-8)
-            table.place_keys(rows, table.keys[rows] - key_step * total)
+            table.move_keys(rows, table.keys[rows] - key_step * total)
 
     def state_dict(self) -> dict[str, Any]:
         """The running second moment; keys and values belong to the memory's own state."""

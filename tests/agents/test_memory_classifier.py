@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from agents import NonFiniteError, Transition
-from agents.learning_memory import CreditName
+from agents.learning_memory_config import CreditName
 from envs.mnist import load_images
 from tests.digits import make_digits
 from train import RunConfig, make_agent, make_world

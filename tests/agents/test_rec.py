@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import agents
-from agents.learning_memory import CreditName
+from agents.learning_memory_config import CreditName
 from agents.rec import REC, RECConfig
 from tests.agents.fake_world import FakeWorld, hash_each, play
 
@@ -256,9 +256,9 @@ def test_a_sweep_waits_for_its_turn():
     play(world, agent, 300)
     observations = {"observations": torch.from_numpy(world.observations)}
     assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
-    agent.parts.sweep(10**6 - 1, observations)
+    agent.parts.keep_up(10**6 - 1, observations)
     assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] > 1e-3
-    agent.parts.sweep(10**6, observations)
+    agent.parts.keep_up(10**6, observations)
     assert agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"] < 1e-5
 
 
@@ -276,3 +276,13 @@ def test_a_sweep_waits_for_its_turn():
 def test_what_does_not_go_together_is_refused(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         make_rec(FakeWorld(), **options)
+
+
+def test_a_drift_map_keeps_memories_near_where_they_belong():
+    def drift(**options) -> float:
+        world = FakeWorld()
+        agent = make_rec(world, learning_rate=3e-3, drift_penalty=0.0, updates_per_probe=10**9, **options)
+        play(world, agent, 400)
+        return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
+
+    assert drift(freshening="drift_map", updates_per_map=5) < 0.5 * drift(freshening="none")

@@ -228,11 +228,13 @@ def test_drift_and_error_are_those_of_plain_loops_in_all_and_by_age(parts, kerne
     assert found["key_drift"] == pytest.approx(np.mean(drifts) / apart, rel=1e-4)
     assert found["error_ratio"] == pytest.approx(sum(errors) / sum(drifts), rel=1e-4)
     # Written eight at a time: quarters of ten, cut within those of an age as they come.
-    newest_first = store.written_at.argsort(descending=True).tolist()
+    newest_first = sorted(range(COUNT), key=lambda slot: -int(store.written_at[slot]))
     for number in range(4):
         quarter = newest_first[10 * number : 10 * number + 10]
         drift = np.mean([drifts[slot] for slot in quarter]) / apart
         assert found[f"key_drift_quarter_{number + 1}"] == pytest.approx(drift, rel=1e-4)
+        age = np.mean([32 - int(store.written_at[slot]) for slot in quarter])
+        assert found[f"key_age_quarter_{number + 1}"] == pytest.approx(age)
         ratio = sum(errors[slot] for slot in quarter) / sum(drifts[slot] for slot in quarter)
         assert found[f"error_ratio_quarter_{number + 1}"] == pytest.approx(ratio, rel=1e-4)
 
@@ -242,6 +244,26 @@ def test_keys_that_changed_in_length_alone_are_not_stale_to_a_kernel_of_directio
     fresh, values = torch.randn(30, 4), torch.rand(30)
     found = compared(fresh, fresh * (1 + torch.rand(30, 1)), values, CosineSoftmax(0.2), 5)
     assert found["neighbour_recall"] == 1.0 and found["self_rank"] == 1.0 and found["kernel_shift"] < 1e-5
+
+
+def test_keys_are_as_old_as_their_embedding_and_not_as_their_last_write(parts):
+    """Freshened keys are new, moved ones and those of rewritten values are not."""
+    encoder, store, raw, probe, _ = parts
+    slots = torch.tensor([*probe._place_of])
+    store.write(store.keys.clone(), torch.rand(COUNT), store.hashes.copy(), maximum, written_at=100)
+    ages = 100 - (8.0 * torch.arange(5)).repeat_interleave(8)[torch.from_numpy(store.hashes.astype(np.int64))]
+    found = probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)
+    assert found["key_age"] == pytest.approx(float(ages[slots].mean()))
+    store.table.move_keys(store.rows_of(slots), store.keys[slots] + 1.0)
+    assert probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)["key_age"] == found["key_age"]
+    store.table.now = 130
+    Freshening(store, encoder, raw, 10).freshen(slots)
+    store.table.now = 150
+    found = probe.staleness(encoder, None, CosineSoftmax(0.2), neighbours=5)
+    assert found["key_age"] == found["key_age_quarter_4"] == 20.0
+    twin = Store(COUNT, 5, eviction="fifo")
+    twin.load_state_dict(store.state_dict())
+    assert twin.table.now == 150 and torch.equal(twin.table.keyed_at[:COUNT], store.table.keyed_at[:COUNT])
 
 
 def test_what_is_forgotten_leaves_the_others_where_they_are():
