@@ -49,7 +49,16 @@ from training.signals import RESUMABLE, StopRequest
 from training.tally import RECENT_EPISODES, Tally
 
 PRESETS = Path("configs")
-MAY_CHANGE = ("steps", "env_workers", "device", "threads", "steps_per_log", "steps_per_checkpoint", "keep_checkpoints")
+MAY_CHANGE = (
+    "steps",
+    "env_workers",
+    "device",
+    "threads",
+    "steps_per_log",
+    "steps_per_picture",
+    "steps_per_checkpoint",
+    "keep_checkpoints",
+)
 """Options that may change on a resume. With another device or number of threads, numbers round otherwise."""
 
 
@@ -80,6 +89,8 @@ class RunConfig(BaseModel):
     """Folder in which the run directory is made."""
     steps_per_log: int = Field(2_500, ge=1)
     """Agent steps between two rows of metrics."""
+    steps_per_picture: int = Field(25_000, ge=0)
+    """Agent steps between two pictures in TensorBoard, of agents that have some to show; 0: none."""
     steps_per_checkpoint: int = Field(100_000, ge=1)
     """Agent steps between two checkpoints; one is always written at the beginning, at the end and when stopped."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -230,7 +241,9 @@ def train(config: RunConfig, run: RunDirectory, session: Session, loop: Training
         SystemExit: with the code that tells why, if the run ends before its last step.
     """
     try:
-        is_saved = session.train(config.steps, config.steps_per_checkpoint, config.keep_checkpoints, stop)
+        is_saved = session.train(
+            config.steps, config.steps_per_checkpoint, config.keep_checkpoints, config.steps_per_picture, stop
+        )
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(NOT_FINITE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -100,4 +100,13 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
+        ...
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """An agent that has something to show."""
+
+    def pictures(self) -> Mapping[str, np.ndarray]:
+        """Observations to be shown, uint8 `[rows, columns, *observation_shape]` by tag; leaves the agent as it is."""
         ...

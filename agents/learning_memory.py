@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,9 @@ from memory.episodic.freshening import Freshening
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import Probe
 from memory.episodic.table import Slots
+
+_SHOWN = 8
+"""Memories in a picture of reconstructions."""
 
 
 @dataclass
@@ -122,6 +126,21 @@ class LearningMemory:
                 self.freshening.sweep()
             if self.drift_map is not None and updates % self.config.updates_per_map == 0:
                 self.drift_map.move()
+
+    @torch.no_grad()
+    def reconstructions(self, memories: Slots, probe: Probe) -> dict[str, np.ndarray]:
+        """What comes back of some memories, uint8 `[3, columns, *shape]` by tag; nothing where that is no question.
+
+        First row: what was observed. Second: what a decoder makes of the stored key; third: of a fresh one. Where the
+        second is worse than the third, the key is stale; where both are bad, the decoder is.
+        """
+        slots, observations = probe.slots[:_SHOWN], probe.observations[:_SHOWN]
+        if not isinstance(self.reinstatement, Autoencoder) or not len(slots):
+            return {}
+        stored = memories.table.keys[memories.rows_of(slots)]
+        fresh = self.key_encoder(observations.float())
+        rows = [observations.float(), *(self.reinstatement.recall(slots, keys) for keys in (stored, fresh))]
+        return {"recall/reconstructions": torch.stack(rows).round().to(torch.uint8).numpy()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""

@@ -158,6 +158,10 @@ class MemoryClassifier:
         """How stale the memory is now: what `Probe.staleness` measures."""
         return self.probe.staleness(self.memory.encoder, self.memory.reinstatement, self.kernel, decide=self._classes)
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What comes back of some memories: `LearningMemory.reconstructions`."""
+        return self.memory.reconstructions(self.store, self.probe)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,

@@ -85,6 +85,11 @@ class REC(NEC):
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
         return self.memory.nbytes + self.parts.nbytes
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What comes back of some memories: `LearningMemory.reconstructions`."""
+        assert self.probe is not None, "REC is always probed"
+        return self.parts.reconstructions(self.memory, self.probe)
+
     def _write(self, episode: Columns) -> Metrics:
         """Write what the replay still has the observations of."""
         whole = self.replay.holds(int(episode["env"]), episode["rows"])

@@ -14,6 +14,7 @@ from programs import CONFIGS, ROOT, complaint, only_run, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from tests.digits import make_digits
 from training import checkpoint
 from training.command_line import load_yaml
 
@@ -58,6 +59,14 @@ def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
     assert f"return of the last {result['episodes_averaged']} episodes {result['return_last_episodes']:.6g} " in last
     assert f"random play {result['random_score']:.6g})" in last
     assert f"Run: {path}." in last and last.endswith(f"tensorboard --logdir {tmp_path}")
+
+
+def test_pictures_are_shown_at_their_beat(tmp_path):
+    preset = CONFIGS / "mnist_memory_classifier.yaml"
+    arguments = ["--env.dataset", make_digits(tmp_path), "--steps", 320, "--threads", 1, "--runs", tmp_path / "runs"]
+    run(train.main, preset, *arguments, "--steps_per_picture", 100)
+    board = EventAccumulator(str(only_run(tmp_path / "runs") / "tensorboard")).Reload()
+    assert [event.step for event in board.Images("recall/reconstructions")] == [128, 224, 320]
 
 
 def test_the_random_score_is_the_published_one_or_else_played():

@@ -1,4 +1,4 @@
-"""Logging of numbers over a run, twice: as JSON lines for scripts, and in TensorBoard for eyes."""
+"""Logging of a run; numbers twice: as JSON lines for scripts, and in TensorBoard for eyes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from training.run_directory import RunDirectory, finite
 
@@ -29,6 +31,8 @@ class Logger:
 
     A disk that is full or gone costs the rows it had no room for, not the training: `warn` is told once, and each row
     is a new attempt.
+
+    Pictures, which scripts have no use for, go to TensorBoard only.
 
     Args:
         run: whose files to write.
@@ -55,17 +59,21 @@ class Logger:
         row = {"step": step, "seconds": round(seconds, 3), **finite(numbers)}
         self._attempt(lambda: self._run.add_metrics(json.dumps(row, allow_nan=False)))
 
-        def draw() -> None:
-            board = self._tensorboard()
-            try:
-                for tag, number in numbers.items():
-                    board.add_scalar(tag, number, step)
-            except OSError:
-                # A writer that failed does not recover.
-                self._board = None
-                raise
+        def draw(board: SummaryWriter) -> None:
+            for tag, number in numbers.items():
+                board.add_scalar(tag, number, step)
 
-        self._attempt(draw)
+        self._draw(draw)
+
+    def log_pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Show pictures, uint8 `[height, width, 3]`, in TensorBoard by tag."""
+
+        def draw(board: SummaryWriter) -> None:
+            for tag, picture in pictures.items():
+                board.add_image(tag, picture, step, dataformats="HWC")
+
+        if pictures:
+            self._draw(draw)
 
     def close(self) -> None:
         """Bring everything to the files."""
@@ -83,6 +91,18 @@ class Logger:
             self._board = SummaryWriter(str(self._run.tensorboard), flush_secs=30, purge_step=self._purge_step)
             self._purge_step = None
         return self._board
+
+    def _draw(self, draw: Callable[[SummaryWriter], object]) -> None:
+        def attempt() -> None:
+            board = self._tensorboard()
+            try:
+                draw(board)
+            except OSError:
+                # A writer that failed does not recover.
+                self._board = None
+                raise
+
+        self._attempt(attempt)
 
     def _attempt(self, write: Callable[[], object]) -> None:
         try:

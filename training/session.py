@@ -6,13 +6,15 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from agents.agent import NonFiniteError
+from agents.agent import Illustrated, NonFiniteError
 from training.logger import Logger
 from training.loop import TrainingLoop
+from training.pictures import mosaic
 from training.progress import Progress
 from training.run_directory import RunDirectory
 from training.saver import Saver
@@ -68,7 +70,9 @@ class Session:
         torch.set_rng_state(state["torch_rng"])
         self._resumed = True
 
-    def train(self, steps: int, steps_per_checkpoint: int, keep_checkpoints: int, stop: StopRequest) -> bool:
+    def train(
+        self, steps: int, steps_per_checkpoint: int, keep_checkpoints: int, steps_per_picture: int, stop: StopRequest
+    ) -> bool:
         """Go on until `steps` agent steps are done, or `stop` is asked for; either way the end is saved.
 
         Returns:
@@ -87,7 +91,7 @@ class Session:
             if not self._resumed:
                 # From its first second on, a run can be resumed.
                 saver.save_now(self.state_dict(), 0)
-            saved_step = loop.step
+            saved_step = shown_step = loop.step
             try:
                 for record in loop.run(steps):
                     tally.add(record)
@@ -96,6 +100,9 @@ class Session:
                     progress.update(loop.step, memory_size=tally.averages.last("memory/size"))
                     if tally.due() or loop.step >= steps:
                         logger.log(loop.step, tally.seconds, tally.row())
+                    if steps_per_picture and loop.step // steps_per_picture > shown_step // steps_per_picture:
+                        logger.log_pictures(loop.step, self._pictures())
+                        shown_step = loop.step
                     if stop.signal:
                         break
                     if loop.step // steps_per_checkpoint > saved_step // steps_per_checkpoint:
@@ -107,6 +114,12 @@ class Session:
                     f"The checkpoints in {self._run.checkpoints} are from before it."
                 ) from error
             return saver.save_now(self.state_dict(), loop.step)
+
+    def _pictures(self) -> dict[str, np.ndarray]:
+        if not isinstance(self._loop.agent, Illustrated):
+            return {}
+        high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
+        return {tag: mosaic(observations, high) for tag, observations in self._loop.agent.pictures().items()}
 
     def _dump(self, error: NonFiniteError) -> str:
         """Write the batch of a fault down; returns where it lies, or why it does not."""

@@ -59,6 +59,11 @@ class Probe:
             self._observations[place] = observation
 
     @property
+    def slots(self) -> Tensor:
+        """The memories probed, int64 `[n]`."""
+        return torch.tensor([*self._place_of], dtype=torch.int64)
+
+    @property
     def observations(self) -> Tensor:
         """Those of the memories probed, uint8 `[n, *shape]`."""
         return self._observations[[*self._place_of.values()]]
@@ -112,7 +117,7 @@ class Probe:
             neighbours: of which recall is measured.
             decide: what an agent does with the answer; None leaves decisions out.
         """
-        slots = torch.tensor([*self._place_of], dtype=torch.int64)
+        slots = self.slots
         if len(slots) < 2 * neighbours:
             return {}
         table, rows = self._memory.table, self._memory.rows_of(slots)

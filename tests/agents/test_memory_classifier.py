@@ -266,6 +266,21 @@ def test_offline_the_encoder_waits_for_a_full_memory_and_the_decoder_learns_all_
     assert full.offline.nbytes == 0
 
 
+def test_what_comes_back_is_shown_beside_what_was_seen(digits):
+    agent, _ = life(digits, 800, learning_rate=3e-3)
+    seen, stored, fresh = agent.pictures()["recall/reconstructions"]
+    known = {picture.tobytes() for picture in load_images(str(digits), "train")[0]}
+    assert len(seen) == 8 and all(one.tobytes() in known for one in seen)
+    slots = agent.probe.slots[:8]
+    with torch.no_grad():
+        of_stored = agent.memory.reinstatement.recall(slots, agent.store.keys[slots])
+        of_fresh = agent.memory.reinstatement.recall(slots, agent.memory.encoder(torch.from_numpy(seen).float()))
+    np.testing.assert_allclose(stored, of_stored, atol=0.51)
+    np.testing.assert_allclose(fresh, of_fresh, atol=0.51)
+    assert not np.array_equal(stored, fresh)
+    assert life(digits, 80, reinstatement="lossless")[0].pictures() == {}
+
+
 def test_a_drift_penalty_keeps_keys_comparable(digits):
     def drift(**agent) -> float:
         agent, _ = life(digits, 1_600, credit="approximate", reinstatement="raw", learning_rate=3e-3, **agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.logger import Logger
@@ -66,6 +68,18 @@ def test_what_is_not_finite_is_null(run):
     del line["seconds"]
     assert line == {"step": 1, "nan": None, "inf": None, "numpy": 0.5, "torch": 2.0}
     assert math.isnan(board.Scalars("nan")[0].value)
+
+
+def test_pictures_come_back_from_tensorboard_as_they_were(run):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    with logging(run) as logger:
+        logger.log_pictures(3, {"recall/a": picture})
+        logger.log_pictures(4, {})
+    _, board = read(run)
+    (event,) = board.Images("recall/a")
+    assert event.step == 3
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
 
 
 def test_a_line_can_be_read_while_the_run_goes_on(run):

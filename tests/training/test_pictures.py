@@ -1,0 +1,37 @@
+"""Pictures show each observation in its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.pictures import mosaic
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0]), (4, [3]), (3, [0, 1, 2])])
+def test_every_observation_is_in_its_row_and_column(channels, shown):
+    observations = np.random.default_rng(0).integers(0, 256, (2, 3, channels, 90, 100), dtype=np.uint8)
+    picture = mosaic(observations, 255.0)
+    assert picture.shape == (2 * 90 + 2, 3 * 100 + 4, 3)
+    for row in range(2):
+        for column in range(3):
+            place = picture[92 * row : 92 * row + 90, 102 * column : 102 * column + 100]
+            for colour in range(3):
+                expected = observations[row, column, shown[colour % len(shown)]]
+                np.testing.assert_array_equal(place[..., colour], expected)
+    assert (picture[90:92] == 255).all() and (picture[:, 100:102] == 255).all()
+
+
+def test_small_ones_are_enlarged_and_scaled():
+    observations = np.array([[[[[0, 10], [5, 2]]]]], dtype=np.uint8)
+    picture = mosaic(observations, 10.0)
+    assert picture.shape == (84, 84, 3)
+    assert [int(picture[y, x, 0]) for y in (0, 83) for x in (0, 83)] == [0, 255, 128, 51]
+
+
+def test_of_symbols_one_to_a_channel_the_number_is_shown():
+    observations = np.zeros((1, 1, 6, 2, 2), dtype=np.uint8)
+    for number, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        observations[0, 0, number + 2, y, x] = 1
+    picture = mosaic(observations, 1.0)
+    assert [int(picture[y, x, 0]) for y in (0, 83) for x in (0, 83)] == [102, 153, 204, 255]
