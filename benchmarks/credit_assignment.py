@@ -22,7 +22,7 @@ QUICK_STUDY = ("--agent.synthetic_learning_rate", "1e-3")
 LOSSLESS = ("--agent.reinstatement", "lossless")
 VARIATIONAL = ("--agent.reinstatement", "variational_autoencoder")
 PRETRAINED = ("--agent.pretraining", "1000")
-OFFLINE = (*PRETRAINED, "--agent.pretraining_offline", "True")
+OFFLINE = ("--agent.pretraining", "4000", "--agent.pretraining_offline", "True")
 SAMPLED = ("--agent.sampled", "500")
 HELD = ("--agent.drift_penalty", "10")
 
@@ -34,7 +34,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "approximate": APPROXIMATE,
     "synthetic": (*SYNTHETIC, *UNLABELLED),
     "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
-    # Beyond it. Held: with a drift penalty; sampled: 500 or 100 of the 5,000 memories get credit in an update.
+    # Beyond it. Held: with a drift penalty; sampled: 500 or 100 of the 5,000 memories get credit in an update;
+    # pretrained: the decoder, by the first 1,000 updates; offline: by 4,000, on the images that first fill the memory.
     "trainable-keys": ("--agent.credit", "trainable_keys"),
     "exact-sampled": SAMPLED,
     "exact-sampled-pretrained": (*SAMPLED, *PRETRAINED),
