@@ -24,8 +24,8 @@ TABLES = 32
 COMBINATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "frozen": (0, ("--agent.credit", "frozen")),
     "synthetic": (40, (*credit.SYNTHETIC, *credit.QUICK_STUDY, *credit.SAMPLED, *credit.HELD)),
-    "autoencoder": (0, (*credit.APPROXIMATE, *credit.SAMPLED, *credit.PRETRAINED, *credit.HELD)),
-    "vae": (0, (*credit.APPROXIMATE, *credit.VARIATIONAL, *credit.SAMPLED, *credit.PRETRAINED, *credit.HELD)),
+    "autoencoder": (0, (*credit.APPROXIMATE, *credit.SAMPLED, *credit.OFFLINE, *credit.HELD)),
+    "vae": (0, (*credit.APPROXIMATE, *credit.VARIATIONAL, *credit.SAMPLED, *credit.OFFLINE, *credit.HELD)),
     "lossless": (205, (*credit.APPROXIMATE, *credit.LOSSLESS, *credit.SAMPLED, *credit.HELD)),
     "raw": (784, (*credit.APPROXIMATE, "--agent.reinstatement", "raw", *credit.SAMPLED, *credit.HELD)),
 }
