@@ -1,8 +1,8 @@
 """Training runs as rows of a table: what the benchmarks of returns share.
 
 A run is a preset with its overrides and a seed. It leaves a curve (`return`: the mean unclipped return of the training
-episodes that ended since the row before, `exact_hit_rate` and `known_state_rate`: means of what the agent reported of
-its memory since then) and, at its end,
+episodes that ended since the row before; `exact_hit_rate`, `known_state_rate`, `megabytes` and the instruments of
+`memory/episodic/staleness.py`: means of what the agent reported of its memory since then) and, at its end,
 
     return_last_20      mean return of its last 20 training episodes
     return_over_run     mean return of all its training episodes, as Dopamine's iterations are reported
@@ -39,7 +39,16 @@ from training.seeding import EpisodeSeeds, generators
 from training.tally import RECENT_EPISODES, Averages
 
 EVALUATION_EPSILON = 0.001
-MEMORY_CURVES = ("exact_hit_rate", "known_state_rate")
+CURVES = {
+    **{f"memory/{name}": name for name in ("exact_hit_rate", "known_state_rate", "megabytes")},
+    **{f"staleness/{name}": name for name in ("neighbour_recall", "kernel_shift", "value_shift")},
+    **{
+        f"staleness/{name}{quarter}": f"{name}{quarter}"
+        for name in ("key_drift", "key_age", "error_ratio")
+        for quarter in ("", *(f"_quarter_{number}" for number in (1, 2, 3, 4)))
+    },
+}
+"""Tags whose means are rows of a curve, and what they are called there."""
 VARIANTS = {"nec_frozen": "frozen-encoder"}
 """What the presets that are no published setting differ in."""
 
@@ -86,6 +95,8 @@ class Preset:
 
     name: str
     arguments: tuple[str, ...] = ()
+    variant: str = ""
+    """What the variant column says of it, unless it is a published setting."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ def run_rows(run: Run, report: Report) -> list[Row]:
             returns.append(episode.episode_return)
             averages.add({"return": episode.episode_return})
         for metrics in one.metrics:
-            averages.add({name: metrics[f"memory/{name}"] for name in MEMORY_CURVES if f"memory/{name}" in metrics})
+            averages.add({name: metrics[tag] for tag, name in CURVES.items() if tag in metrics})
         if step >= next_row or step >= config.steps:
             rows += measured(averages.flush())
             next_row += run.steps_per_row
@@ -191,7 +202,7 @@ def prepare(
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
         config = parse_overrides(default, [*preset.arguments, *arguments], str(path), "")
-        differs = [words for name, words in VARIANTS.items() if preset.name.endswith(name)]
+        differs = [preset.variant, *(words for name, words in VARIANTS.items() if preset.name.endswith(name))]
         yield (
             config,
             Row(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import atari, grid_world, quickstart, results, throughput
+from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, throughput
 from benchmarks.runner import CommonOptions, Preset, prepare
 from tests.programs import complaint, run
 from train import make_agent, make_world
@@ -90,6 +90,7 @@ def test_presets_become_agents_and_variants_with_their_overrides():
         (atari.main, ["--agents", "mfex"], "atari_mfec.yaml"),
         (atari.main, ["--gamez", "pong"], "--games"),
         (grid_world.main, ["--ids", "MiniGrid-Empty-8x9-v0"], "MiniGrid-Empty-8x8-v0"),
+        (rec_grid_world.main, ["--variants", "necs"], "no variant 'necs'"),
         (quickstart.main, ["--jobs", "0"], "jobs"),
         (throughput.main, ["--first", "100", "--last", "100"], "--last"),
     ],
@@ -102,3 +103,36 @@ def test_mistakes_are_told_in_one_line_before_anything_runs(tmp_path, capsys, ma
 def test_a_table_that_is_none_is_refused_before_anything_runs(tmp_path, capsys):
     (tmp_path / "table.csv").write_text("something else\n")
     assert "not a table of results" in complaint(grid_world.main, capsys, "--out", tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(("family", "world"), [("grid_world", ("--env.observation", "pixels")), ("atari", ())])
+def test_every_variant_of_rec_is_one_that_can_be_configured(family, world):
+    options = CommonOptions(out=Path("rec.csv"))
+    presets = rec_grid_world.presets(family, world, rec_grid_world.VARIANTS)
+    rows = [row for _, row in prepare(options, presets, 0, 100)]
+    assert {(row.agent, row.variant) for row in rows} >= {("nec", ""), ("nec", "frozen"), ("rec", "candidates")}
+    assert len({(row.agent, row.variant) for row in rows}) == len(rec_grid_world.VARIANTS)
+
+
+def test_staleness_is_part_of_a_curve(tmp_path):
+    table = tmp_path / "rec_grid_world.csv"
+    arguments = ("--ids", "MiniGrid-LavaGapS5-v0", "--variants", "autoencoder-approximate-freshened", "--seeds", 0)
+    changes = ("agent.learning_starts=200", "agent.pretraining=5", "agent.updates_per_probe=5", "agent.batch_size=4")
+    arguments += (
+        "--steps",
+        800,
+        "--steps_per_row",
+        400,
+        "--eval_games",
+        0,
+        "--variant",
+        "tiny",
+        "--override",
+        *changes,
+    )
+    run(rec_grid_world.main, *arguments, "--out", table)
+    rows = results.read(table)
+    assert {(row.agent, row.variant) for row in rows} == {("rec", "autoencoder-approximate-freshened+tiny")}
+    last = {row.metric: row.value for row in rows if row.steps == 800}
+    assert {"return_over_run", "megabytes", "neighbour_recall", "error_ratio", "error_ratio_quarter_4"} <= last.keys()
+    assert last["key_age_quarter_4"] >= last["key_age_quarter_1"]

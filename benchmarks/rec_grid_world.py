@@ -1,0 +1,100 @@
+"""REC, its rivals and its baselines in grid worlds of changing layouts, seen in pixels.
+
+To docs/results/rec_grid_world.csv:
+
+    python -m benchmarks.rec_grid_world                                    two worlds, all variants, three seeds
+    python -m benchmarks.rec_grid_world --ids MiniGrid-LavaGapS5-v0 --variants lossless-approximate frozen
+
+Started again, it does the runs that its table lacks. `python -m benchmarks.figures rec_grid_world` draws the figures.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.runner import Options, Preset, benchmark
+from training.command_line import UsageError, guarded, parse_overrides
+
+NETWORK = ("--agent.architecture", "nature")
+"""As NEC's."""
+DECODED = ("--agent.reinstatement", "autoencoder", "--agent.pretraining", "2000", "--agent.pretraining_offline", "True")
+EXACT = ("--agent.credit", "exact")
+FRESHENED = ("--agent.freshening", "recall")
+STALE = ("--agent.freshening", "none")
+
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mfec": ("mfec", ()),
+    "frozen": ("nec", ("--agent.train_encoder", "False")),
+    "nec": ("nec", ()),
+    # What comes back, which key infers, and whether the stored one is replaced.
+    "lossless-approximate": ("rec", (*NETWORK, *STALE)),
+    "lossless-approximate-freshened": ("rec", (*NETWORK, *FRESHENED)),
+    "lossless-exact": ("rec", (*NETWORK, *EXACT, *STALE)),
+    "lossless-exact-freshened": ("rec", (*NETWORK, *EXACT, *FRESHENED)),
+    "autoencoder-approximate": ("rec", (*NETWORK, *DECODED, *STALE)),
+    "autoencoder-approximate-freshened": ("rec", (*NETWORK, *DECODED, *FRESHENED)),
+    "autoencoder-exact": ("rec", (*NETWORK, *DECODED, *EXACT, *STALE)),
+    "autoencoder-exact-freshened": ("rec", (*NETWORK, *DECODED, *EXACT, *FRESHENED)),
+    # Rivals to freshening, and to the drift penalty.
+    "candidates": ("rec", (*NETWORK, "--agent.freshening", "candidates")),
+    "full-refresh": (
+        "rec",
+        (
+            *NETWORK,
+            *("--agent.freshening", "sweep", "--agent.freshened", "10000000", "--agent.updates_per_sweep", "500"),
+        ),
+    ),
+    "drift-map": ("rec", (*NETWORK, "--agent.freshening", "drift_map")),
+    "slow-encoder": ("rec", (*NETWORK, *STALE, "--agent.slow_updates", "500")),
+    "no-drift-penalty": ("rec", (*NETWORK, *FRESHENED, "--agent.drift_penalty", "0")),
+}
+"""Name: the agent, and its overrides."""
+
+WORLDS = {"MiniGrid-SimpleCrossingS9N1-v0": 4, "MiniGrid-LavaGapS5-v0": 8}
+"""Name: pixels along a cell's side, that convolutions can take the whole."""
+
+
+class RecOptions(Options):
+    """What is compared."""
+
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Agents and how they differ, by name."""
+
+
+class RecGridWorldOptions(RecOptions):
+    """Worlds, variants and seeds to run."""
+
+    ids: tuple[str, ...] = tuple(WORLDS)
+    """Worlds, as MiniGrid registers them."""
+
+
+def presets(family: str, world: Iterable[str], variants: Iterable[str]) -> list[Preset]:
+    """The presets of a family of worlds (`grid_world` or `atari`) with what makes them one world, by variants.
+
+    Raises:
+        UsageError: on a variant that there is none of.
+    """
+    found = []
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise UsageError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
+        agent, overrides = VARIANTS[variant]
+        name = "" if variant == agent else variant
+        found.append(Preset(f"{family}_{agent}", (*world, *overrides), name))
+    return found
+
+
+def main() -> None:
+    default = RecGridWorldOptions(steps=40_000, steps_per_row=2_000, out=Path("docs/results/rec_grid_world.csv"))
+    options = parse_overrides(default, sys.argv[1:], "benchmarks.rec_grid_world", __doc__)
+    found = []
+    for name in options.ids:
+        world = ("--env.id", name, "--env.observation", "pixels", "--env.tile_size", str(WORLDS.get(name, 8)))
+        found += presets("grid_world", world, options.variants)
+    benchmark(options, found)
+
+
+if __name__ == "__main__":
+    guarded(main)
