@@ -14,15 +14,15 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tyro
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks import results
+from benchmarks.reports import REPORTS, Figure, Report
 from benchmarks.results import Row
 from training.command_line import UsageError, guarded, parse_overrides
 
@@ -46,32 +46,6 @@ OTHER_LOOKS = [
 ]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Curves of one metric, a panel for each world."""
-
-    metric: str
-    label: str
-    axis: Literal["steps", "frames", "updates", "seconds"] = "steps"
-    """What its curves go along."""
-    suffix: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is shown of an experiment."""
-
-    metrics: tuple[str, ...]
-    """Columns of the table: what each run came to in the end."""
-    figures: tuple[Figure, ...] = ()
-    dopamine: bool = False
-    """Whether it stands beside Dopamine's agents in their first million frames."""
-    by_machine: bool = False
-    """Whether numbers from different machines are different things."""
-    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Where all runs are of one agent: its variants in the order of the table, under titles that have a panel each."""
-
-
 AXES = {
     "steps": ("Agent steps (thousands)", 1 / 1000),
     "frames": ("Frames (thousands)", 4 / 1000),
@@ -79,130 +53,6 @@ AXES = {
     "seconds": ("Seconds of learning", 1.0),
 }
 """What an axis is called, and how much of it an agent step is."""
-CLASSIFICATION = ("validation_accuracy", "milliseconds_per_update", "bytes_per_memory")
-STALENESS = ("key_drift", "neighbour_recall", "error_ratio", "diverged")
-REPORTS = {
-    "quickstart": Report(
-        ("return_last_20", "steps_per_second", "peak_megabytes"),
-        (Figure("return", "Return of training episodes", axis="frames"),),
-    ),
-    "atari_1m": Report(
-        ("return", "return_over_run", "eval_return", "exact_hit_rate"),
-        (
-            Figure("return", "Return of training episodes", axis="frames"),
-            Figure(
-                "exact_hit_rate",
-                "Share of exact matches",
-                axis="frames",
-                suffix="_exact_matches",
-            ),
-        ),
-        dopamine=True,
-    ),
-    "grid_world": Report(("return", "eval_return"), (Figure("return", "Return of training episodes"),)),
-    "throughput": Report(
-        (
-            "steps_per_second",
-            *(f"share_{part}" for part in ("environment", "encoding", "lookup", "write", "update", "other")),
-            "peak_megabytes",
-            "memory_megabytes",
-            "memories",
-        ),
-        by_machine=True,
-    ),
-    "credit_assignment": Report(
-        (*CLASSIFICATION, *STALENESS),
-        (
-            Figure("validation_accuracy", "Validation accuracy", axis="updates"),
-            Figure("validation_accuracy", "Validation accuracy", axis="seconds", suffix="_seconds"),
-        ),
-        groups=(
-            (
-                "As in the paper",
-                ("frozen", "true-observations", "true-observations-held", "exact", "approximate", "synthetic"),
-            ),
-            (
-                "Through a decoder",
-                (
-                    "exact",
-                    "exact-sampled",
-                    "exact-sampled-pretrained",
-                    "exact-sampled-pretrained-held",
-                    "exact-sampled-offline-held",
-                    "approximate-sampled-held",
-                    "approximate-sampled-pretrained-held",
-                    "approximate-sampled-offline-held",
-                    "vae-approximate-sampled-pretrained-held",
-                ),
-            ),
-            (
-                "With the true observation, or none",
-                (
-                    "lossless-approximate-sampled",
-                    "lossless-approximate-sampled-trust",
-                    "lossless-approximate-sampled-freshened",
-                    "lossless-approximate-sampled-held",
-                    "lossless-exact-sampled-held",
-                    "lossless-exact-sampled-100-held",
-                    "synthetic-sampled-held",
-                    "synthetic-label-sampled-held",
-                    "hybrid-lossless-sampled-100-held",
-                    "trainable-keys",
-                ),
-            ),
-        ),
-    ),
-    "equal_bytes": Report(
-        CLASSIFICATION,
-        groups=tuple(
-            (
-                f"{budget:,} bytes",
-                tuple(
-                    f"{budget:04d}-{name}" for name in ("frozen", "synthetic", "autoencoder", "vae", "lossless", "raw")
-                ),
-            )
-            for budget in (128, 256, 512, 1_024)
-        ),
-    ),
-    "freshening": Report(
-        (*CLASSIFICATION, *STALENESS),
-        (
-            Figure("validation_accuracy", "Validation accuracy", axis="updates"),
-            Figure("neighbour_recall", "Recall of fresh neighbours", axis="updates", suffix="_recall"),
-        ),
-        groups=(
-            (
-                "True observations",
-                (
-                    "frozen",
-                    "lossless",
-                    "lossless-recall",
-                    "lossless-sweep",
-                    "lossless-held",
-                    "lossless-recall-held",
-                    "lossless-fast",
-                    "lossless-recall-fast",
-                    "lossless-held-fast",
-                ),
-            ),
-            (
-                "Through a decoder",
-                (
-                    "autoencoder",
-                    "autoencoder-recall",
-                    "autoencoder-held",
-                    "vae",
-                    "vae-recall",
-                    "vae-recall-trusted",
-                    "vae-uncertain-first",
-                ),
-            ),
-        ),
-    ),
-    "checkpoint_cost": Report(
-        ("stall_seconds", "save_seconds", "extra_peak_megabytes", "megabytes_on_disk"), by_machine=True
-    ),
-}
 COUNTED = ("diverged",)
 """Metrics that are 1 or 0: how many runs are told, not their mean."""
 HEADINGS = {

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import credit_assignment, equal_bytes, figures, freshening, results
-from benchmarks.figures import REPORTS, dopamine, put, spread, table
+from benchmarks.figures import dopamine, put, spread, table
+from benchmarks.reports import REPORTS
 from benchmarks.results import Row
 from tests.programs import complaint, run
 
