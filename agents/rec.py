@@ -94,7 +94,12 @@ class REC(NEC):
         """Write what the replay still has the observations of."""
         whole = self.replay.holds(int(episode["env"]), episode["rows"])
         episode = {name: column[whole] if column.ndim else column for name, column in episode.items()}
-        return {**super()._write(episode), "memory/megabytes": self.nbytes / 2**20}
+        metrics = super()._write(episode)
+        return {
+            **metrics,
+            "memory/megabytes": self.nbytes / 2**20,
+            "memory/observation_bytes": self.parts.reinstatement.nbytes / max(1, len(self.memory)),
+        }
 
     def _keep(self, slots: Tensor, observations: Tensor, lost: Tensor) -> None:
         super()._keep(slots, observations, lost)

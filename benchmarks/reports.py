@@ -64,6 +64,10 @@ REPORTS = {
     "grid_world": Report(("return", "eval_return"), (Figure("return", "Return of training episodes"),)),
     "rec_grid_world": Report(REC, REC_FIGURES),
     "rec_atari": Report(REC, tuple(replace(figure, axis="frames") for figure in REC_FIGURES)),
+    "memory_bytes": Report(
+        ("observation_bytes", "return", "megabytes"),
+        (Figure("observation_bytes", "Bytes of an observation", axis="frames"),),
+    ),
     "throughput": Report(
         (
             "steps_per_second",

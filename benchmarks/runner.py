@@ -1,8 +1,9 @@
 """Training runs as rows of a table: what the benchmarks of returns share.
 
 A run is a preset with its overrides and a seed. It leaves a curve (`return`: the mean unclipped return of the training
-episodes that ended since the row before; `exact_hit_rate`, `known_state_rate`, `megabytes` and the instruments of
-`memory/episodic/staleness.py`: means of what the agent reported of its memory since then) and, at its end,
+episodes that ended since the row before; means of what the agent reported of its memory since then: `exact_hit_rate`,
+`known_state_rate`, `megabytes`, `observation_bytes` and the instruments of `memory/episodic/staleness.py`) and, at its
+end,
 
     return_last_20      mean return of its last 20 training episodes
     return_over_run     mean return of all its training episodes, as Dopamine's iterations are reported
@@ -40,7 +41,7 @@ from training.tally import RECENT_EPISODES, Averages
 
 EVALUATION_EPSILON = 0.001
 CURVES = {
-    **{f"memory/{name}": name for name in ("exact_hit_rate", "known_state_rate", "megabytes")},
+    **{f"memory/{name}": name for name in ("exact_hit_rate", "known_state_rate", "megabytes", "observation_bytes")},
     **{f"staleness/{name}": name for name in ("neighbour_recall", "kernel_shift", "value_shift")},
     **{
         f"staleness/{name}{quarter}": f"{name}{quarter}"

@@ -113,6 +113,7 @@ class Lossless:
         self._dictionary_bytes = dictionary_bytes
         self._samples = samples
         self._frames: list[bytes] = [b""] * capacity
+        self._frame_bytes = 0
         self._made_with = np.zeros(capacity, dtype=np.int64)
         self._dictionaries: dict[int, bytes] = {}
         self._current = 0
@@ -126,6 +127,7 @@ class Lossless:
         for slot, observation in zip(slots.tolist(), observations.numpy(), strict=True):
             content = observation.tobytes()
             frame = self._compressor.compress(content)
+            self._frame_bytes += len(frame) - len(self._frames[slot])
             self._frames[slot], self._made_with[slot] = frame, self._current
             self._note(len(frame))
             if not self._fits:
@@ -151,7 +153,9 @@ class Lossless:
 
     @property
     def nbytes(self) -> int:
-        return sum(map(len, self._frames)) + sum(map(len, self._dictionaries.values()))
+        # Python's own, some fifty for each frame, are left out.
+        samples = len(self._recent) * int(np.prod(self._shape))
+        return self._frame_bytes + samples + sum(map(len, self._dictionaries.values()))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -169,6 +173,7 @@ class Lossless:
         ends = np.cumsum(state["lengths"]).tolist()
         content = state["frames"].tobytes()
         self._frames = [content[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        self._frame_bytes = len(content)
         self._made_with = state["made_with"].copy()
         self._dictionaries = {number: saved.tobytes() for number, saved in state["dictionaries"].items()}
         self._recent = [saved.tobytes() for saved in state["recent"]]

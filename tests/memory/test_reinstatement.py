@@ -94,6 +94,18 @@ def test_a_dictionary_is_trained_and_trained_again_when_the_stream_changes():
     assert len(kept._dictionaries) == 2
 
 
+def test_bytes_are_those_of_frames_dictionaries_and_samples_whatever_is_overwritten():
+    kept, rng = Lossless(30, (6, 6), samples=40), np.random.default_rng(0)
+    for _ in range(60):
+        slots = torch.from_numpy(rng.choice(30, 3, replace=False))
+        kept.remember(slots, torch.from_numpy(rng.integers(0, 3, (3, 6, 6), dtype=np.uint8)))
+        dictionaries = sum(map(len, kept._dictionaries.values()))
+        assert kept.nbytes == sum(map(len, kept._frames)) + dictionaries + 36 * len(kept._recent)
+    again = Lossless(30, (6, 6), samples=40)
+    again.load_state_dict(kept.state_dict())
+    assert again.nbytes == kept.nbytes
+
+
 def networks(key_size=8, pixels=16):
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, key_size))
