@@ -52,7 +52,7 @@ class Transition:
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient ceased to be finite; nothing was changed by it.
+    """A loss, a gradient or a key ceased to be finite; it was not followed and not stored.
 
     Attributes:
         batch: the tensors that were being learned from, by name.
@@ -90,7 +90,7 @@ class Agent(Protocol):
         """Do one piece of learning that is due and return its metrics; None when nothing is due.
 
         Raises:
-            NonFiniteError: before anything is changed, where learning would follow what is not finite.
+            NonFiniteError: where learning would follow what is not finite, or has come to what is not.
         """
         ...
 

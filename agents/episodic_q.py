@@ -78,6 +78,7 @@ def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
         "keys": ((config.key_size,), np.float32),
         "hashes": ((), np.uint64),
         "actions": ((), np.int64),
+        "acted_at": ((), np.int64),
         "rewards": ((), np.float64),
         "state_values": ((), np.float64),
         "exact_hits": ((), bool),

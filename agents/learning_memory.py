@@ -33,9 +33,9 @@ from memory.episodic.credit import (
 )
 from memory.episodic.drift import DriftPenalty, RunningMean
 from memory.episodic.drift_map import DriftMap
-from memory.episodic.freshening import Freshening
+from memory.episodic.freshening import Freshening, NotFiniteError
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
-from memory.episodic.staleness import Probe
+from memory.episodic.staleness import PROBED, Probe
 from memory.episodic.table import Slots
 
 _SHOWN = 8
@@ -61,8 +61,14 @@ class LearningMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept beside the store: what observations come back from, and what credit keeps."""
-        return self.reinstatement.nbytes + self.credit.nbytes
+        """Bytes kept beside the store: of observations, by credit and by a drift map."""
+        return self.reinstatement.nbytes + self.credit.nbytes + (self.drift_map.nbytes if self.drift_map else 0)
+
+    def remember(self, slots: Tensor, observations: Tensor) -> None:
+        """Keep observations uint8 `[n, *shape]`, just embedded for distinct `slots` `[n]`, so that they come back."""
+        self.reinstatement.remember(slots, observations)
+        if self.drift_map is not None:
+            self.drift_map.remember(slots, observations)
 
     def reconstruct(self, keys: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """Have the reinstatement learn from a batch, and the encoder its share of that.
@@ -166,7 +172,7 @@ def _telling(batch: dict[str, Tensor]) -> Iterator[None]:
     """Tell what the memory refuses as not finite with the batch that led to it."""
     try:
         yield
-    except ValueError as error:
+    except NotFiniteError as error:
         raise NonFiniteError(str(error), batch) from error
 
 
@@ -178,7 +184,6 @@ def make_learning_memory(
     context_size: int,
     generator: torch.Generator,
     geometry: Literal["cosine", "euclidean"],
-    probe: Probe,
     slow_updates: int = 0,
 ) -> LearningMemory:
     """Build the parts.
@@ -191,7 +196,6 @@ def make_learning_memory(
         context_size: length of what else is known of a memory when it is written.
         generator: what all parts draw from.
         geometry: of the kernel that keys are compared by.
-        probe: what a drift map is fitted on.
         slow_updates: over how many updates the encoder of keys follows the one that learns; 0: they are the same.
 
     Raises:
@@ -213,8 +217,20 @@ def make_learning_memory(
         freshening=Freshening(
             memories, key_encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None
         ),
-        drift_map=DriftMap(memories, key_encoder, probe) if config.freshening == "drift_map" else None,
+        drift_map=_drift_map(config, memories, key_encoder, shape, generator),
     )
+
+
+def _drift_map(
+    config: LearningMemoryConfig,
+    memories: Slots,
+    encoder: nn.Module,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> DriftMap | None:
+    if config.freshening != "drift_map":
+        return None
+    return DriftMap(memories, encoder, Probe(memories, shape, PROBED, generator))
 
 
 def _reinstatement(

@@ -79,8 +79,10 @@ class LearningMemoryConfig(BaseModel):
             ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
             ("pretraining_offline", self.pretraining_offline, "pretraining above 0", self.pretraining > 0),
             ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
-            ("freshen_trusted", self.freshen_trusted, "any freshening", self.freshening != "none"),
-            ("updates_per_sweep", self.updates_per_sweep > 1, "freshening sweep", self.freshening == "sweep"),
+            ("freshen_trusted", self.freshen_trusted, "freshening that embeds anew", self._embeds_anew),
+            ("updates_per_sweep", self.updates_per_sweep != 1, "freshening sweep", self.freshening == "sweep"),
+            ("freshened", self.freshened != 500, "freshening sweep", self.freshening == "sweep"),
+            ("updates_per_map", self.updates_per_map != 100, "freshening drift_map", self.freshening == "drift_map"),
             ("freshening", self.freshening != "none", "a credit that learns from keys as they come", self._may_freshen),
         ):
             if wanted and not given:
@@ -89,6 +91,10 @@ class LearningMemoryConfig(BaseModel):
                     f"pretraining {self.pretraining}, freshening {self.freshening}"
                 )
         return self
+
+    @property
+    def _embeds_anew(self) -> bool:
+        return self.freshening in ("recall", "sweep", "candidates")
 
     @property
     def _may_freshen(self) -> bool:

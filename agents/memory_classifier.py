@@ -131,17 +131,19 @@ class MemoryClassifier:
         if keys.grad is not None:
             embedded.backward(keys.grad)
         self.memory.step(embedded, batch, learns)
-        if self._pretrained:
-            self.memory.keep_up(self.updates, batch)
+        freshens = self._pretrained
         self.updates += 1
+        # Before anything is put right: as stale as the memory gets.
         if self.updates % self.config.updates_per_probe == 0:
             metrics |= {f"staleness/{name}": value for name, value in self.staleness().items()}
+        if freshens:
+            self.memory.keep_up(self.updates, batch)
         return {**metrics, "memory/size": len(self.store), "memory/megabytes": self.nbytes / 2**20}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
-        return self.store.nbytes + self.memory.nbytes
+        """Bytes of the memory: keys, tables, observations, what credit keeps, and what is gathered for pretraining."""
+        return self.store.nbytes + self.memory.nbytes + (self.offline.nbytes if self.offline else 0)
 
     @torch.no_grad()
     def class_probabilities(self, observations: Tensor) -> Tensor:
@@ -189,10 +191,11 @@ class MemoryClassifier:
         return self.offline.is_over if self.offline else self.updates >= self.config.pretraining
 
     def _pretrain(self) -> Metrics | None:
-        error = self.offline.learn() if self.offline else None
-        if error is None:
+        learned = self.offline.learn() if self.offline else None
+        if learned is None:
             return None
-        check_finite(torch.tensor(error), [], {})
+        error, observations = learned
+        check_finite(torch.tensor(error), [], {"observations": observations})
         return {"losses/reconstruction": error}
 
     def _ask(self, observations: Tensor) -> _Asked:
@@ -237,7 +240,7 @@ class MemoryClassifier:
         numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
         self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
         slots = self.store.find(numbers)
-        self.memory.reinstatement.remember(slots, observations)
+        self.memory.remember(slots, observations)
         self.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
         return metrics | self.memory.hold(keys, observations)
@@ -267,8 +270,7 @@ def make_memory_classifier(
         raise ValueError(f"agent.capacity must be at least num_envs, {world.num_envs}, got {config.capacity}")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     store = Store(config.capacity, config.key_size, eviction="fifo")
-    probe = Probe(store, world.observation_shape, PROBED, generator)
-    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine", probe)
+    memory = make_learning_memory(config, store, config.capacity, world, world.num_actions, generator, "cosine")
     eviction = None
     if config.eviction == "uncertain" and isinstance(memory.reinstatement, VariationalAutoencoder):
         eviction = UncertainFirst(store, memory.reinstatement.uncertainty, generator)
@@ -283,5 +285,5 @@ def make_memory_classifier(
             world.num_envs,
             generator,
         )
-    sample = Sample(config.sampled, generator)
+    sample, probe = Sample(config.sampled, generator), Probe(store, world.observation_shape, PROBED, generator)
     return MemoryClassifier(store, memory, sample, probe, eviction, offline, world.num_actions, rng, config)

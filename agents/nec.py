@@ -28,6 +28,9 @@ from memory.episodic import EpisodicMemory, Tabular, TrainableMemories
 from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.staleness import PROBED, Probe
 
+_AT_ONCE = 512
+"""Observations taken from the replay at a time: 14 MB of screens."""
+
 
 class NECConfig(EpisodicQConfig):
     """Neural Episodic Control. Published settings are the defaults; docs/nec.md says where the paper is silent."""
@@ -108,6 +111,7 @@ class NEC:
             **self._acting_on,
             hashes=transition.state_hashes,
             actions=transition.actions,
+            acted_at=np.full(len(transition.actions), self.step),
             rewards=transition.rewards,
             rows=self.replay.newest,
         )
@@ -193,8 +197,10 @@ class NEC:
         return episode
 
     def _write(self, episode: Columns) -> Metrics:
+        actions = torch.from_numpy(episode["actions"]).to(self.device)
+        before = self.memory.slots_of(actions, episode["hashes"])
         written = self.memory.write(
-            torch.from_numpy(episode["actions"]).to(self.device),
+            actions,
             torch.from_numpy(episode["keys"]).to(self.device),
             torch.from_numpy(episode["returns"]).to(self.device),
             episode["hashes"],
@@ -203,7 +209,9 @@ class NEC:
             refresh_keys=self.config.refresh_keys_on_revisit,
         )
         if self.probe is not None:
-            self._keep(*self._written(episode))
+            after = self.memory.slots_of(actions, episode["hashes"])
+            keyed = (after >= 0) & (self.config.refresh_keys_on_revisit | (after != before))
+            self._tell_of(episode, after.cpu().numpy(), keyed.cpu().numpy())
         return {
             "memory/size": len(self.memory),
             "memory/megabytes": self.memory.nbytes / 2**20,
@@ -216,26 +224,34 @@ class NEC:
             **self.statistics.flush(),
         }
 
-    def _written(self, episode: Columns) -> tuple[Tensor, Tensor, Tensor]:
-        """The distinct slots that an episode was written to, and what was observed, as far as the replay still has it.
+    def _tell_of(self, episode: Columns, slots: np.ndarray, keyed: np.ndarray) -> None:
+        """Tell what keeps observations whose keys were stored, and when they were embedded.
 
-        Returns:
-            Slots int64 `[n]` with their observations uint8 `[n, *shape]`, and slots `[m]` whose observations are lost.
+        Args:
+            episode: that was written.
+            slots: where its steps are stored, int64 `[steps]`; -1 where they are not.
+            keyed: where that is with a key of this episode, bool `[steps]`.
         """
-        found = self.memory.slots_of(torch.from_numpy(episode["actions"]).to(self.device), episode["hashes"])
-        # Where a slot was written to more than once, all its observations are of one state.
-        slots, first = np.unique(found.cpu().numpy(), return_index=True)
-        slots, first = slots[slots >= 0], first[slots >= 0]
-        env, rows = int(episode["env"]), episode["rows"][first]
+        steps = np.flatnonzero(keyed)
+        # Of steps that share a slot the first made the key, or, where keys are refreshed, the last.
+        steps = steps[::-1] if self.config.refresh_keys_on_revisit else steps
+        slots, which = np.unique(slots[steps], return_index=True)
+        steps = steps[which]
+        table, keyed_slots = self.memory.table, torch.from_numpy(slots).to(self.device)
+        table.date_keys(self.memory.rows_of(keyed_slots), torch.from_numpy(episode["acted_at"][steps]))
+        env, rows = int(episode["env"]), episode["rows"][steps]
         there = self.replay.holds(env, rows)
-        rows = rows[there] % self.replay.rows
-        observations = self.replay.observations(np.full(len(rows), env), rows)
-        return torch.from_numpy(slots[there]), torch.from_numpy(observations), torch.from_numpy(slots[~there])
+        assert self.probe is not None, "nobody to tell"
+        self.probe.forget(torch.from_numpy(slots[~there]))
+        slots, rows = slots[there], rows[there] % self.replay.rows
+        for start in range(0, len(slots), _AT_ONCE):
+            piece = slice(start, start + _AT_ONCE)
+            observations = self.replay.observations(np.full(len(rows[piece]), env), rows[piece])
+            self._keep(torch.from_numpy(slots[piece]), torch.from_numpy(observations))
 
-    def _keep(self, slots: Tensor, observations: Tensor, lost: Tensor) -> None:
-        """Have the probe keep its part of what was just written."""
+    def _keep(self, slots: Tensor, observations: Tensor) -> None:
+        """Keep what is needed of observations uint8 `[n, *shape]`, whose keys were stored in distinct slots `[n]`."""
         assert self.probe is not None, "nothing to keep observations for"
-        self.probe.forget(lost)
         self.probe.remember(slots, observations)
 
     def _staleness(self, reinstatement: Reinstatement | None = None) -> Metrics:

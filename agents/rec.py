@@ -27,6 +27,9 @@ from agents.nec import NEC
 from memory.episodic import Recall, TrainableMemories
 from memory.episodic.staleness import PROBED, Probe
 
+_OF_THE_PARTS = ("encoder", "optimiser")
+"""What NEC saves and here the parts do."""
+
 
 class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Reinstatement Episodic Control. Nobody published settings: the defaults are NEC's, and what won on MNIST."""
@@ -59,9 +62,26 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     def _goes_together(self) -> RECConfig:
         if self.freshening == "candidates" and self.candidates <= self.neighbours:
             raise ValueError(f"candidates must be more than neighbours, {self.neighbours}, got {self.candidates}")
+        if self.freshening != "candidates" and self.candidates != 100:
+            raise ValueError(f"candidates needs freshening candidates, got {self.freshening}")
         if self.slow_updates and self.reconstruction_share:
             raise ValueError("reconstruction_share needs slow_updates 0: decoders learn from the keys that are stored")
+        if self.slow_updates and (self.credit in ("exact", "hybrid") or self.trust > -1):
+            raise ValueError(
+                "slow_updates needs a credit that infers with stored keys, and no trust: fresh keys are of another "
+                f"encoder, got credit {self.credit}, trust {self.trust}"
+            )
+        if self.slow_updates and not self.learns:
+            raise ValueError(f"slow_updates needs an encoder that learns, got credit {self.credit}")
+        if self.credit == "backpropagation":
+            raise ValueError(
+                "credit backpropagation needs keys that are embedded as they are written; REC's are before"
+            )
         return self
+
+    @property
+    def learns(self) -> bool:
+        return self.query_gradient or super().learns
 
 
 class REC(NEC):
@@ -74,11 +94,14 @@ class REC(NEC):
         self.parts = parts
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "parts": self.parts.state_dict()}
+        mine = {name: part for name, part in super().state_dict().items() if name not in _OF_THE_PARTS}
+        return {**mine, "parts": self.parts.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.parts.load_state_dict(state["parts"])
+        parts = state["parts"]
+        keys = parts.get("key_encoder", parts["encoder"])
+        super().load_state_dict({**state, "encoder": keys, "optimiser": parts["optimiser"]})
+        self.parts.load_state_dict(parts)
 
     @property
     def nbytes(self) -> int:
@@ -101,9 +124,11 @@ class REC(NEC):
             "memory/observation_bytes": self.parts.reinstatement.nbytes / max(1, len(self.memory)),
         }
 
-    def _keep(self, slots: Tensor, observations: Tensor, lost: Tensor) -> None:
-        super()._keep(slots, observations, lost)
-        self.parts.reinstatement.remember(slots, observations)
+    def _keep(self, slots: Tensor, observations: Tensor) -> None:
+        super()._keep(slots, observations)
+        self.parts.remember(slots, observations)
+        if not self.parts.credit.asks_at_write:
+            return
         embedded = self.parts.encoder(observations)
         keys = embedded.detach().requires_grad_()
         returns = self.memory.table.values[self.memory.rows_of(slots)]
@@ -140,9 +165,11 @@ class REC(NEC):
         if keys.grad is not None:
             embedded.backward(keys.grad)
         self.parts.step(embedded, batch, self._pretrained)
+        # Before anything is put right: as stale as the memory gets.
+        metrics |= self._staleness(self.parts.reinstatement)
         if self._pretrained:
             self.parts.keep_up(self.updates, batch)
-        return metrics | self._staleness(self.parts.reinstatement)
+        return metrics
 
     def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
         """The gradients of the error of what a batch recalled, in units of its returns' spread."""
@@ -204,17 +231,14 @@ def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, devi
     """Build the agent for a world; on the CPU whatever the device, where its observations are kept."""
     memory = make_memory(config, world.num_actions, "cpu")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    probe = Probe(memory, world.observation_shape, PROBED, generator)
     slots = world.num_actions * config.capacity
     return REC(
-        make_learning_memory(
-            config, memory, slots, world, 1, generator, "euclidean", probe, slow_updates=config.slow_updates
-        ),
+        make_learning_memory(config, memory, slots, world, 1, generator, "euclidean", slow_updates=config.slow_updates),
         config,
         memory=memory,
         memories=TrainableMemories(memory, 0.0, config.value_learning_rate),
         **acting_parts(config, world),
-        probe=probe,
+        probe=Probe(memory, world.observation_shape, PROBED, generator),
         rng=rng,
         device="cpu",
     )

@@ -6,13 +6,14 @@ import numpy as np
 
 _LEAST_SIDE = 84
 _GAP = 2
+MOST_CHANNELS = 4
+"""Observations of more channels are no pictures: symbols, one to a channel, say."""
 
 
 def mosaic(observations: np.ndarray, high: float) -> np.ndarray:
     """Rows and columns of observations as one picture, small ones enlarged, with white gaps between.
 
-    Three channels are red, green and blue; of up to four others, as of a stack of frames, the last is shown in grey;
-    of more, as of symbols one to a channel, the number of the largest.
+    Three channels are red, green and blue; of other numbers, as of a stack of frames, the last is shown in grey.
 
     Args:
         observations: uint8 `[rows, columns, channels, height, width]`.
@@ -24,10 +25,8 @@ def mosaic(observations: np.ndarray, high: float) -> np.ndarray:
     rows, columns, channels, height, width = observations.shape
     if channels == 3:
         shown = observations / high
-    elif channels <= 4:
-        shown = np.repeat(observations[:, :, -1:] / high, 3, axis=2)
     else:
-        shown = np.repeat(observations.argmax(axis=2)[:, :, None] / (channels - 1), 3, axis=2)
+        shown = np.repeat(observations[:, :, -1:] / high, 3, axis=2)
     times = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
     shown = shown.repeat(times, axis=3).repeat(times, axis=4)
     framed = np.pad(shown, ((0, 0), (0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=1.0)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from agents.agent import Illustrated, NonFiniteError
 from training.logger import Logger
 from training.loop import TrainingLoop
-from training.pictures import mosaic
+from training.pictures import MOST_CHANNELS, mosaic
 from training.progress import Progress
 from training.run_directory import RunDirectory
 from training.saver import Saver
@@ -110,7 +110,7 @@ class Session:
                         saved_step = loop.step
             except NonFiniteError as error:
                 raise Fault(
-                    f"after step {loop.step}, {error}. Nothing was changed by it. The batch: {self._dump(error)}. "
+                    f"after step {loop.step}, {error}. The batch: {self._dump(error)}. "
                     f"The checkpoints in {self._run.checkpoints} are from before it."
                 ) from error
             return saver.save_now(self.state_dict(), loop.step)
@@ -119,7 +119,8 @@ class Session:
         if not isinstance(self._loop.agent, Illustrated):
             return {}
         high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
-        return {tag: mosaic(observations, high) for tag, observations in self._loop.agent.pictures().items()}
+        shown = self._loop.agent.pictures().items()
+        return {tag: mosaic(grid, high) for tag, grid in shown if grid.shape[2] <= MOST_CHANNELS}
 
     def _dump(self, error: NonFiniteError) -> str:
         """Write the batch of a fault down; returns where it lies, or why it does not."""

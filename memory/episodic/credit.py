@@ -28,6 +28,11 @@ class Credit(Protocol):
     """A way for a loss to reach the encoder through stored memories."""
 
     @property
+    def asks_at_write(self) -> bool:
+        """Whether `remember` has a gradient for the keys of memories as they are written."""
+        ...
+
+    @property
     def fresh(self) -> Tensor | None:
         """What the encoder of now makes of the memories last attached, `[n, key_size]`, where that had to be known."""
         ...
@@ -73,6 +78,7 @@ class Credit(Protocol):
 class Frozen:
     """No credit: the encoder stays as it is. What every other mechanism must beat."""
 
+    asks_at_write = False
     fresh: Tensor | None = None
 
     def attach(self, slots: Tensor, stored: Tensor) -> Tensor:
@@ -264,6 +270,8 @@ class SyntheticGradient(_StoredKeys):
         context_size: 0 leaves the context out.
     """
 
+    asks_at_write = True
+
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, capacity: int, context_size: int) -> None:
         self._model = model
         self._optimiser = optimiser
@@ -324,6 +332,8 @@ class Hybrid:
         reinstating: `Exact` or `Approximate`.
         synthetic: foretells at the write; its share of the credit comes on top.
     """
+
+    asks_at_write = True
 
     def __init__(self, reinstating: Credit, synthetic: SyntheticGradient) -> None:
         self._reinstating = reinstating

@@ -7,70 +7,80 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memory.episodic.freshening import NotFiniteError
 from memory.episodic.staleness import Probe
 from memory.episodic.table import Slots
 
 
 class DriftMap:
-    """An affine map from what the encoder made of observations at the last look to what it makes of them now.
+    """An affine map from stored keys to fresh ones, fitted on a few memories and applied to all.
 
-    Fitted on a probe by ridge regression, it is applied to the keys of all memories that were embedded by the last
-    look; later ones are left for the next. A look costs two passes of the probe and one product of all keys with a
-    matrix. The idea is known from class prototypes ("semantic drift compensation", Yu et al. 2020).
+    Fitted by ridge regression on memories whose observations are kept for nothing else, and applied to the keys that
+    were there at the last move; younger ones have drifted less, and come next. A move costs one pass of the kept
+    observations and one product of all keys with a matrix. The idea is known from class prototypes ("semantic drift
+    compensation", Yu et al. 2020).
 
     Args:
         memory: whose keys are moved.
         encoder: from observations float32 `[n, *shape]` to keys.
-        probe: has the observations.
+        probe: has the observations; another than staleness is measured by, which would look better than it is.
         ridge: how strongly the map is held to moving all keys alike, in mean variances of a key's numbers.
     """
 
-    def __init__(self, memory: Slots, encoder: nn.Module, probe: Probe, ridge: float = 0.01) -> None:
+    def __init__(self, memory: Slots, encoder: nn.Module, probe: Probe, ridge: float = 0.1) -> None:
         self._memory = memory
         self._encoder = encoder
         self._probe = probe
         self._ridge = ridge
-        self._observations: Tensor | None = None
-        self._keys = torch.zeros(0)
-        self._looked_at = 0
+        self._moved_at = -1
+
+    def remember(self, slots: Tensor, observations: Tensor) -> None:
+        """Keep some of observations uint8 `[n, *shape]` just embedded for distinct `slots`, int64 `[n]`."""
+        self._probe.remember(slots, observations)
 
     @torch.no_grad()
     def move(self) -> int:
-        """Move what has drifted since the last look, and look again; how many keys were moved.
+        """Move the keys that were there at the last move; how many.
 
         Raises:
-            ValueError: on keys that are not finite; nothing is moved then.
+            NotFiniteError: on keys that are not finite; nothing is moved then.
         """
-        table, moved = self._memory.table, 0
-        if self._observations is not None:
-            now = self._encoder(self._observations.float())
-            if not now.isfinite().all():
-                raise ValueError("fresh keys must be finite, got NaN or infinity")
-            slots = self._memory.filled_slots()
-            rows = self._memory.rows_of(slots)
-            rows = rows[table.keyed_at[rows] <= self._looked_at]
-            table.move_keys(rows, self._mapped(table.keys[rows], self._keys, now))
-            moved = len(rows)
-        self._observations = self._probe.observations.to(table.keys.device, copy=True)
-        self._keys = self._encoder(self._observations.float())
-        self._looked_at = table.now
-        return moved
+        table, since = self._memory.table, self._moved_at
+        self._moved_at = table.now
+        rows = self._memory.rows_of(self._memory.filled_slots())
+        rows = rows[table.keyed_at[rows] <= since]
+        known = self._memory.rows_of(self._probe.slots.to(rows.device))
+        old = table.keyed_at[known] <= since
+        if not old.any():
+            return 0
+        observations = self._probe.observations[old.cpu()].to(rows.device)
+        moved = self._mapped(table.keys[rows], table.keys[known[old]], self._encoder(observations.float()))
+        if not moved.isfinite().all():
+            raise NotFiniteError("moved keys must be finite, got NaN or infinity")
+        table.move_keys(rows, moved)
+        return len(rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the observations kept."""
+        return self._probe.nbytes
 
     def state_dict(self) -> dict[str, Any]:
-        """What was looked at, what came of it, and when."""
-        return {"observations": self._observations, "keys": self._keys, "looked_at": self._looked_at}
+        """The observations kept, and when keys were last moved."""
+        return {"probe": self._probe.state_dict(), "moved_at": self._moved_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
-        self._observations, self._keys, self._looked_at = state["observations"], state["keys"], state["looked_at"]
+        self._probe.load_state_dict(state["probe"])
+        self._moved_at = state["moved_at"]
 
-    def _mapped(self, keys: Tensor, then: Tensor, now: Tensor) -> Tensor:
-        """Keys `[n, key_size]` as the map from `then` to `now`, `[m, key_size]`, moves them."""
-        mean_then, mean_now = then.mean(dim=0), now.mean(dim=0)
-        spread = then - mean_then
+    def _mapped(self, keys: Tensor, stored: Tensor, fresh: Tensor) -> Tensor:
+        """Keys `[n, key_size]` as the map from `stored` to `fresh`, `[m, key_size]`, moves them."""
+        mean_stored, mean_fresh = stored.mean(dim=0), fresh.mean(dim=0)
+        spread = stored - mean_stored
         scatter = spread.T @ spread
         held = self._ridge * scatter.diagonal().mean().clamp_min(1e-12) * torch.eye(len(scatter), device=keys.device)
         # What is beyond a common shift: the identity is what ridge regression falls back to.
-        turn: Tensor = torch.linalg.solve(scatter + held, spread.T @ (now - mean_now - spread))
-        centred = keys - mean_then
-        return centred + centred @ turn + mean_now
+        turn, _ = torch.linalg.solve_ex(scatter + held, spread.T @ (fresh - mean_fresh - spread))
+        centred = keys - mean_stored
+        return centred + centred @ turn + mean_fresh

@@ -18,6 +18,11 @@ from memory.episodic.table import Slots
 
 Uncertainty = Callable[[Tensor], Tensor]
 
+
+class NotFiniteError(ValueError):
+    """What the encoder makes of a memory's observation is not finite; it was not stored."""
+
+
 _AT_ONCE = 512
 """Memories whose observations are held at a time: 58 MB of stacks of Atari frames."""
 
@@ -67,7 +72,7 @@ class Freshening:
             pieces = zip(slots.split(_AT_ONCE), keys.split(_AT_ONCE), strict=True)
             fresh = torch.cat([self._encoder(self._reinstatement.recall(*piece)) for piece in pieces])
         if not fresh.isfinite().all():
-            raise ValueError("fresh keys must be finite, got NaN or infinity")
+            raise NotFiniteError("fresh keys must be finite, got NaN or infinity")
         self._memory.table.place_keys(self._memory.rows_of(slots), fresh)
         return len(slots)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ class OfflinePretraining:
             wanted = self._wanted - len(self._gathered)
             self._gathered = torch.cat([self._gathered, observations[:wanted]])
 
-    def learn(self) -> float | None:
+    def learn(self) -> tuple[float, Tensor] | None:
         """Learn from one batch.
 
         Returns:
-            The reconstruction error; None before enough is gathered, and when it is over.
+            The reconstruction error and the batch's observations; None before enough is gathered, and when it is over.
         """
         if self.is_over or len(self._gathered) < self._wanted:
             return None
@@ -80,7 +81,7 @@ class OfflinePretraining:
         self._left -= 1
         if self.is_over:
             self._gathered = self._gathered[:0].clone()
-        return error
+        return (math.nan if error is None else error), observations
 
     @property
     def nbytes(self) -> int:

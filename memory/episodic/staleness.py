@@ -18,14 +18,17 @@ from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.table import Slots
 
 PROBED = 500
-"""Memories that a probe usually has: an update of 32 costs a fifteenth of a look, a screen 28 KB."""
+"""Memories that a probe usually has; their screens take 14 MB."""
+
+_AT_ONCE = 64
+"""Queries weighed at a time: of 500 memories with keys of 128 numbers, kernels may hold 16 MB for them."""
 
 Decide = Callable[[Tensor, Tensor], Tensor]
 """From kernel weights `[n, n]` and values `[n]` to what is decided, `[n]`."""
 
 
 class Probe:
-    """The true observations of some memories, all that were ever written being as likely to be among them.
+    """The true observations of some memories, all that were ever told of being as likely to be among them.
 
     A slot stays with the probe when its memory is evicted for another. Costs the bytes of those observations, and a
     look the forward pass of all of them.
@@ -47,7 +50,7 @@ class Probe:
         self._generator = generator
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
-        """Keep what belongs to the probe of observations uint8 `[n, *shape]` just written to distinct `slots`."""
+        """Keep what belongs to the probe of observations uint8 `[n, *shape]` just embedded for distinct `slots`."""
         draws = torch.rand(len(slots), generator=self._generator).tolist()
         for slot, draw, observation in zip(slots.tolist(), draws, observations, strict=True):
             place = self._place_of.get(slot)
@@ -69,7 +72,7 @@ class Probe:
         return self._observations[[*self._place_of.values()]]
 
     def forget(self, slots: Tensor) -> None:
-        """Let go of what was written anew to `slots`, int64 `[n]`, without anyone knowing what was observed."""
+        """Let go of `slots`, int64 `[n]`, whose keys are now of observations that nobody has."""
         for slot in slots.tolist():
             place = self._place_of.pop(slot, None)
             if place is not None:
@@ -117,7 +120,7 @@ class Probe:
             neighbours: of which recall is measured.
             decide: what an agent does with the answer; None leaves decisions out.
         """
-        slots = self.slots
+        slots = self.slots.to(self._memory.table.keys.device)
         if len(slots) < 2 * neighbours:
             return {}
         table, rows = self._memory.table, self._memory.rows_of(slots)
@@ -144,6 +147,11 @@ class Probe:
                     error[quarter].sum() / drift[quarter].sum().clamp_min(1e-12)
                 )
         return metrics
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the observations, of all that there is place for."""
+        return self._observations.nbytes
 
     def state_dict(self) -> dict[str, Any]:
         """The observations kept, and whose they are."""
@@ -184,13 +192,14 @@ def compared(
         `decision_flips`: share of the answers on which another decision is taken, where it is known how one is.
         `self_rank`: mean reciprocal rank of its own stored key for each fresh one, 1 where none comes before it.
     """
-    itself = torch.eye(len(fresh), dtype=torch.bool)
+    itself = torch.eye(len(fresh), dtype=torch.bool, device=fresh.device)
     # Before the kernel sees them, distances must be those it would tell keys apart by.
     near = [kernel.comparable(keys) for keys in (fresh, stored)]
     nearest = [torch.cdist(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
     found = [distances.topk(neighbours, dim=1, largest=False).indices for distances in nearest]
     recall = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2).float().mean()
-    weights = [kernel(fresh, keys[None], ~itself) for keys in (fresh, stored)]
+    pieces = [*zip(fresh.split(_AT_ONCE), (~itself).split(_AT_ONCE), strict=True)]
+    weights = [torch.cat([kernel(queries, keys[None], valid) for queries, valid in pieces]) for keys in (fresh, stored)]
     to_stored = torch.cdist(near[0], near[1])
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
     metrics = {

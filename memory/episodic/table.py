@@ -111,6 +111,10 @@ class Table:
         self.squared_norms[rows] = squared_norms
         self._reach(squared_norms)
 
+    def date_keys(self, rows: Tensor, embedded_at: Tensor) -> None:
+        """Say at which agent steps `[batch]`, before now, keys in distinct rows, int64 `[batch]`, were embedded."""
+        self.keyed_at[rows] = embedded_at.to(self.keyed_at)
+
     def recentre(self) -> None:
         """Move the centre to the mean of the stores' means; costs a pass over them."""
         filled = [self.filled(store) for store, length in enumerate(self.lengths) if length]

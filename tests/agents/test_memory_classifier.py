@@ -158,6 +158,12 @@ def test_options_reach_their_mechanisms(digits):
         ({"reinstatement": "lossless", "reconstruction_share": 0.1}, "reconstruction_share needs an autoencoder"),
         ({"pretraining_offline": True}, "pretraining_offline needs pretraining above 0"),
         ({"freshening": "candidates"}, "needs an agent that recalls neighbours"),
+        ({"freshened": 7}, "freshened needs freshening sweep"),
+        ({"updates_per_map": 7}, "updates_per_map needs freshening drift_map"),
+        (
+            {"freshening": "drift_map", "freshen_trusted": True, "reinstatement": "variational_autoencoder"},
+            "freshen_trusted needs freshening that embeds anew",
+        ),
         ({"credit": "backpropagation", "freshening": "sweep"}, "freshening needs a credit"),
         ({"freshen_trusted": True}, "freshen_trusted needs reinstatement variational_autoencoder"),
     ],
@@ -202,7 +208,8 @@ def test_with_epsilon_classes_are_drawn_at_random(digits):
 
 @pytest.mark.parametrize("freshening", ["recall", "sweep"])
 def test_freshened_keys_are_those_of_now(freshening, digits):
-    agent, _ = life(digits, 800, reinstatement="raw", freshening=freshening, freshened=120, learning_rate=3e-3)
+    options = {"freshened": 120} if freshening == "sweep" else {}
+    agent, _ = life(digits, 800, reinstatement="raw", freshening=freshening, learning_rate=3e-3, **options)
     stale, _ = life(digits, 800, reinstatement="raw", learning_rate=3e-3)
 
     def drift(agent) -> float:

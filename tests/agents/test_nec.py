@@ -470,3 +470,37 @@ def test_staleness_is_told_while_the_network_learns_and_does_not_change_what_it_
         assert stripped == same_learned
     world = FakeWorld()
     assert make_nec(world.spec, train_encoder=False).probe is None
+
+
+def test_keys_are_as_old_as_the_step_that_was_acted_in():
+    world = FakeWorld(num_envs=1, end_chance=0.0, pictures=300)
+    agent = make_nec(world.spec)
+    acted = {}
+    for step in range(1, 61):
+        number = int(world.state_hashes[0])
+        actions = agent.act(world.observations, world.state_hashes)
+        acted.setdefault((int(actions[0]), number), step)
+        world.end_chance = float(step == 60)
+        agent.observe(world.step(actions))
+    learn_all(agent)
+    assert len(acted) > 30
+    for action, store in enumerate(agent.memory.stores):
+        keyed_at = agent.memory.table.keyed_at[store.rows_of(torch.arange(len(store)))]
+        assert keyed_at.tolist() == [acted[action, number] for number in store.hashes.tolist()]
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_an_episode_that_outlasts_the_replay_takes_nothing_from_the_probe_that_still_holds(refresh):
+    """States met before keep their keys, and so their observations; with refreshed keys these are lost."""
+    world = FakeWorld(num_envs=1, end_chance=0.0)
+    agent = make_nec(world.spec, replay_capacity=40, refresh_keys_on_revisit=refresh)
+    play(world, agent, 35)
+    world.end_chance = 1.0
+    play(world, agent, 1)
+    known = set(agent.probe.slots.tolist())
+    agent._tell_of(
+        {"acted_at": np.zeros(2, np.int64), "env": np.array(0), "rows": np.array([-50, -50])},
+        np.array(sorted(known)[:2]),
+        np.array([refresh, refresh]),
+    )
+    assert len(set(agent.probe.slots.tolist())) == len(known) - 2 * refresh

@@ -267,6 +267,10 @@ def test_a_sweep_waits_for_its_turn():
     [
         ({"freshening": "candidates", "candidates": 6}, "candidates must be more than neighbours, 6, got 6"),
         ({"updates_per_sweep": 5}, "updates_per_sweep needs freshening sweep"),
+        ({"candidates": 50}, "candidates needs freshening candidates"),
+        ({"slow_updates": 5, "credit": "exact"}, "slow_updates needs a credit that infers with stored keys"),
+        ({"slow_updates": 5, "credit": "frozen", "drift_penalty": 0}, "slow_updates needs an encoder that learns"),
+        ({"credit": "backpropagation", "freshening": "none"}, "needs keys that are embedded as they are written"),
         (
             {"slow_updates": 5, "reinstatement": "autoencoder", "reconstruction_share": 0.1},
             "reconstruction_share needs slow_updates 0",
@@ -286,3 +290,20 @@ def test_a_drift_map_keeps_memories_near_where_they_belong():
         return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
 
     assert drift(freshening="drift_map", updates_per_map=5) < 0.5 * drift(freshening="none")
+
+
+def test_staleness_is_told_as_it_is_before_a_sweep():
+    world = FakeWorld()
+    options = {"freshening": "sweep", "freshened": 10**6, "updates_per_sweep": 20, "updates_per_probe": 20}
+    agent = make_rec(world, learning_rate=1e-2, **options)
+    metrics = [one for _, learned in play(world, agent, 400) for one in learned]
+    told = [one["staleness/key_drift"] for one in metrics if "staleness/key_drift" in one]
+    assert len(told) > 5 and min(told) > 1e-3
+
+
+def test_the_query_alone_may_teach_the_encoder():
+    world = FakeWorld()
+    agent = make_rec(world, credit="frozen", query_gradient=True)
+    before = [weight.clone() for weight in agent.encoder.parameters()]
+    play(world, agent, 300)
+    assert any(not torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))

@@ -129,7 +129,7 @@ def test_only_what_is_trusted_is_freshened(parts):
     stale = store.keys.clone()
     uncertainty = torch.arange(COUNT, 0.0, -1.0)
     freshening = Freshening(store, encoder, raw, COUNT, lambda keys: uncertainty)
-    assert freshening.freshen(torch.arange(COUNT)) == COUNT // 2 + 0
+    assert freshening.freshen(torch.arange(COUNT)) == COUNT // 2
     torch.testing.assert_close(store.keys[COUNT // 2 :], fresh[COUNT // 2 :])
     assert torch.equal(store.keys[: COUNT // 2], stale[: COUNT // 2])
 

@@ -27,11 +27,3 @@ def test_small_ones_are_enlarged_and_scaled():
     picture = mosaic(observations, 10.0)
     assert picture.shape == (84, 84, 3)
     assert [int(picture[y, x, 0]) for y in (0, 83) for x in (0, 83)] == [0, 255, 128, 51]
-
-
-def test_of_symbols_one_to_a_channel_the_number_is_shown():
-    observations = np.zeros((1, 1, 6, 2, 2), dtype=np.uint8)
-    for number, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
-        observations[0, 0, number + 2, y, x] = 1
-    picture = mosaic(observations, 1.0)
-    assert [int(picture[y, x, 0]) for y in (0, 83) for x in (0, 83)] == [102, 153, 204, 255]
