@@ -148,6 +148,7 @@ REPORTS = {
                     "lossless-sweep",
                     "lossless-held",
                     "lossless-recall-held",
+                    "lossless-drift-map",
                     "lossless-fast",
                     "lossless-recall-fast",
                     "lossless-held-fast",
