@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +31,14 @@ from memory.episodic.credit import (
     TrainableKeys,
     scale_gradient,
 )
-from memory.episodic.drift import DriftPenalty, RunningMean
+from memory.episodic.drift import Anchor, DriftPenalty, Geometry, RunningMean
 from memory.episodic.drift_map import DriftMap
 from memory.episodic.freshening import Freshening, NotFiniteError
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import PROBED, Probe
 from memory.episodic.table import Slots
 
+_UNCHANGING = ("config", "anchor")
 _SHOWN = 8
 """Memories in a picture of reconstructions."""
 
@@ -55,6 +56,7 @@ class LearningMemory:
     """The encoder's."""
     credit: Credit
     drift_penalty: DriftPenalty
+    anchor: Anchor
     reinstatement: Reinstatement
     freshening: Freshening
     drift_map: DriftMap | None
@@ -87,6 +89,19 @@ class LearningMemory:
             return {}
         check_finite(torch.tensor(error), [], batch)
         return {"losses/reconstruction": error}
+
+    def anchored(self, loss: Tensor, attached: Tensor, stored: Tensor) -> Tensor:
+        """The loss with what it costs memories that get credit to leave their stored keys, where that is wanted.
+
+        Args:
+            loss: a number.
+            attached: their keys as credit attached them, `[n, key_size]`.
+            stored: their stored keys, `[n, key_size]`.
+        """
+        if self.credit.fresh is None:
+            return loss
+        penalty = self.anchor.penalty(attached, self.credit.fresh, stored)
+        return loss if penalty is None else loss + penalty
 
     def hold(self, keys: Tensor, observations: Tensor) -> Metrics:
         """Add the drift penalty's gradient to that of keys `[n, key_size]`, a leaf, of observations `[n, *shape]`."""
@@ -161,7 +176,7 @@ class LearningMemory:
                 part.load_state_dict(state[name])
 
     def _parts(self) -> list[tuple[str, Any]]:
-        parts = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "config"]
+        parts = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _UNCHANGING]
         return [
             (name, part) for name, part in parts if part is not None and (name, part) != ("key_encoder", self.encoder)
         ]
@@ -183,7 +198,7 @@ def make_learning_memory(
     world: WorldSpec,
     context_size: int,
     generator: torch.Generator,
-    geometry: Literal["cosine", "euclidean"],
+    geometry: Geometry,
     slow_updates: int = 0,
 ) -> LearningMemory:
     """Build the parts.
@@ -213,6 +228,7 @@ def make_learning_memory(
         optimiser=torch.optim.Adam(encoder.parameters(), lr=config.learning_rate),
         credit=_credit(config, encoder, memories, slots, reinstatement, context_size),
         drift_penalty=DriftPenalty(encoder, config.drift_penalty, config.drift_updates, geometry),
+        anchor=Anchor(config.anchor_penalty, geometry),
         reinstatement=reinstatement,
         freshening=Freshening(
             memories, key_encoder, reinstatement, config.freshened, uncertainty if config.freshen_trusted else None

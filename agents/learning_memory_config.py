@@ -43,6 +43,9 @@ class LearningMemoryConfig(BaseModel):
     """Synthetic: Adam's, of the network that foretells."""
     drift_penalty: float = Field(0.0, ge=0.0)
     """Weight of the penalty on how far the encoder goes from its running mean; the paper: none."""
+    anchor_penalty: float = Field(0.0, ge=0.0)
+    """Weight of the penalty on how far the fresh embeddings of memories that get credit are from their stored keys: a
+    drift penalty at no cost, where memories are reinstated."""
     drift_updates: int = Field(100, ge=1)
     """Updates over which that mean is taken; no more than a memory lives (in the paper's setting 156)."""
     pretraining: int = Field(0, ge=0)
@@ -76,6 +79,7 @@ class LearningMemoryConfig(BaseModel):
         for option, wanted, needs, given in (
             ("trust", self.trust > -1.0, "credit approximate", self.credit in ("approximate", "hybrid_approximate")),
             ("drift_penalty", self.drift_penalty > 0, "an encoder that learns by its credit", self.learns),
+            ("anchor_penalty", self.anchor_penalty > 0, "a credit that reinstates", self._reinstates),
             ("pretraining", self.pretraining > 0, "an autoencoder as reinstatement", autoencoder),
             ("pretraining_offline", self.pretraining_offline, "pretraining above 0", self.pretraining > 0),
             ("reconstruction_share", self.reconstruction_share > 0, "an autoencoder as reinstatement", autoencoder),
@@ -91,6 +95,10 @@ class LearningMemoryConfig(BaseModel):
                     f"pretraining {self.pretraining}, freshening {self.freshening}"
                 )
         return self
+
+    @property
+    def _reinstates(self) -> bool:
+        return self.credit in ("exact", "approximate", "hybrid", "hybrid_approximate")
 
     @property
     def _embeds_anew(self) -> bool:

@@ -219,7 +219,7 @@ class MemoryClassifier:
         if asked.keys.requires_grad:
             if not asked.keys.is_leaf:
                 asked.keys.retain_grad()
-            loss.backward()
+            self.memory.anchored(loss, asked.keys, self.store.keys[asked.slots]).backward()
             check_finite(loss.detach(), [asked.keys.grad], batch)
             told = self.memory.credit.settle()
         if self.config.freshening == "recall":

@@ -189,7 +189,8 @@ class REC(NEC):
         estimates = recall.estimates()
         loss = functional.mse_loss(estimates, returns)
         spread = returns.var(unbiased=False).clamp_min(1e-6)
-        (loss / spread).backward()
+        stored = self.memory.table.keys[self.memory.rows_of(slots)]
+        self.parts.anchored(loss / spread, attached, stored).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
         told = self.parts.credit.settle()
         if self.config.freshening == "recall":

@@ -24,6 +24,7 @@ VARIATIONAL = ("--agent.reinstatement", "variational_autoencoder")
 PRETRAINED = ("--agent.pretraining", "1000")
 OFFLINE = ("--agent.pretraining", "4000", "--agent.pretraining_offline", "True")
 SAMPLED = ("--agent.sampled", "500")
+ANCHORED = ("--agent.anchor_penalty", "10")
 HELD = ("--agent.drift_penalty", "10")
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -34,14 +35,16 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "approximate": APPROXIMATE,
     "synthetic": (*SYNTHETIC, *UNLABELLED),
     "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
-    # Beyond it. Held: with a drift penalty; sampled: 500 or 100 of the 5,000 memories get credit in an update;
-    # pretrained: the decoder, by the first 1,000 updates; offline: by 4,000, on the images that first fill the memory.
+    # Beyond it. Held: with a drift penalty; anchored: with a penalty on leaving stored keys; sampled: 500 or 100 of the
+    # 5,000 memories get credit in an update; pretrained: the decoder, by the first 1,000 updates; offline: by 4,000 of
+    # its own, on the images that first fill the memory.
     "trainable-keys": ("--agent.credit", "trainable_keys"),
     "exact-sampled": SAMPLED,
     "exact-sampled-pretrained": (*SAMPLED, *PRETRAINED),
     "exact-sampled-pretrained-held": (*SAMPLED, *PRETRAINED, *HELD),
     "exact-sampled-offline-held": (*SAMPLED, *OFFLINE, *HELD),
     "approximate-sampled-offline-held": (*APPROXIMATE, *SAMPLED, *OFFLINE, *HELD),
+    "approximate-sampled-offline-anchored": (*APPROXIMATE, *SAMPLED, *OFFLINE, *ANCHORED),
     "approximate-sampled-pretrained-held": (*APPROXIMATE, *SAMPLED, *PRETRAINED, *HELD),
     "approximate-sampled-held": (*APPROXIMATE, *SAMPLED, *HELD),
     "vae-approximate-sampled-pretrained-held": (*APPROXIMATE, *VARIATIONAL, *SAMPLED, *PRETRAINED, *HELD),
@@ -49,6 +52,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lossless-approximate-sampled-trust": (*APPROXIMATE, *LOSSLESS, *SAMPLED, "--agent.trust", "0.9"),
     "lossless-approximate-sampled-freshened": (*APPROXIMATE, *LOSSLESS, *SAMPLED, "--agent.freshening", "recall"),
     "lossless-approximate-sampled-held": (*APPROXIMATE, *LOSSLESS, *SAMPLED, *HELD),
+    "lossless-approximate-sampled-anchored": (*APPROXIMATE, *LOSSLESS, *SAMPLED, *ANCHORED),
+    "lossless-approximate-sampled-100-anchored": (*APPROXIMATE, *LOSSLESS, "--agent.sampled", "100", *ANCHORED),
     "lossless-exact-sampled-held": (*LOSSLESS, *SAMPLED, *HELD),
     "lossless-exact-sampled-100-held": (*LOSSLESS, "--agent.sampled", "100", *HELD),
     "synthetic-sampled-held": (*SYNTHETIC, *UNLABELLED, *QUICK_STUDY, *SAMPLED, *HELD),

@@ -28,6 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lossless-sweep": (*STALE, *credit.LOSSLESS, *SWEEP),
     "lossless-held": (*STALE, *credit.LOSSLESS, *credit.HELD),
     "lossless-recall-held": (*STALE, *credit.LOSSLESS, *RECALL, *credit.HELD),
+    "lossless-anchored": (*STALE, *credit.LOSSLESS, *credit.ANCHORED),
     "lossless-drift-map": (*STALE, *credit.LOSSLESS, "--agent.freshening", "drift_map"),
     "lossless-fast": (*STALE, *credit.LOSSLESS, *FAST),
     "lossless-recall-fast": (*STALE, *credit.LOSSLESS, *FAST, *RECALL),

@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "drift-map": ("rec", (*NETWORK, "--agent.freshening", "drift_map")),
     "slow-encoder": ("rec", (*NETWORK, *STALE, "--agent.slow_updates", "500")),
+    "anchored": ("rec", (*NETWORK, *STALE, "--agent.drift_penalty", "0", "--agent.anchor_penalty", "10")),
     "no-drift-penalty": ("rec", (*NETWORK, *FRESHENED, "--agent.drift_penalty", "0")),
 }
 """Name: the agent, and its overrides."""

@@ -14,6 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Geometry = Literal["cosine", "euclidean"]
+"""What a kernel tells keys apart by."""
+
+
+def drift(keys: Tensor, before: Tensor, geometry: Geometry) -> Tensor:
+    """How far keys `[n, key_size]` have come from what they were before, one number.
+
+    mean(1 - cos(f, g))                                 for kernels that compare directions
+    mean(|f - g|^2) / mean(|g - mean(g)|^2)             for kernels of Euclidean distance
+    """
+    if geometry == "cosine":
+        return (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
+    return (keys - before).square().mean() / before.var(dim=0, unbiased=False).mean().clamp_min(1e-12)
+
 
 class RunningMean(nn.Module):
     """An encoder whose weights are the running mean of another's; itself it learns nothing.
@@ -48,13 +62,9 @@ class RunningMean(nn.Module):
 class DriftPenalty:
     """Keeps the encoder near its own running mean, measured in what it makes of observations.
 
-    Adds `weight * drift` to the loss, where `g` is the encoder with the mean of its last weights, and the drift is
-
-        mean(1 - cos(f(x), g(x)))                               for kernels that compare directions
-        mean(|f(x) - g(x)|^2) / mean(|g(x) - mean(g(x))|^2)     for kernels of Euclidean distance
-
-    Directions in which keys need not move are held; those that the loss insists on are followed, slowly enough for the
-    memory to keep up. It needs no memory's observation, only those at hand: one more forward pass of them.
+    Adds `weight * drift` to the loss, from what the encoder with the mean of its last weights makes of them. Directions
+    in which keys need not move are held; those that the loss insists on are followed, slowly enough for the memory to
+    keep up. It needs no memory's observation, only those at hand: one more forward pass of them.
 
     Args:
         encoder: from observations float32 `[n, *shape]` to keys.
@@ -63,9 +73,7 @@ class DriftPenalty:
         geometry: which of the two.
     """
 
-    def __init__(
-        self, encoder: nn.Module, weight: float, updates: int, geometry: Literal["cosine", "euclidean"] = "cosine"
-    ) -> None:
+    def __init__(self, encoder: nn.Module, weight: float, updates: int, geometry: Geometry = "cosine") -> None:
         if weight < 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self._weight = weight
@@ -85,13 +93,9 @@ class DriftPenalty:
         if not self._weight:
             return None
         self._mean.follow()
-        before = self._mean(observations)
-        if self._geometry == "cosine":
-            drift = (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
-        else:
-            drift = (keys - before).square().mean() / before.var(dim=0, unbiased=False).mean().clamp_min(1e-12)
-        (self._weight * drift).backward()
-        return drift.item()
+        moved = drift(keys, self._mean(observations), self._geometry)
+        (self._weight * moved).backward()
+        return moved.item()
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean of the weights."""
@@ -100,3 +104,35 @@ class DriftPenalty:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
         self._mean.mean.load_state_dict(state["mean"])
+
+
+class Anchor:
+    """Keeps fresh embeddings near the stored keys of the same memories.
+
+    Where memories are embedded anew for their credit, that is a drift penalty for nothing: the stored keys are what the
+    encoder made before, and exactly what it must stay comparable with.
+
+    Args:
+        weight: of the penalty; 0 does without it.
+        geometry: what the kernel tells keys apart by.
+    """
+
+    def __init__(self, weight: float, geometry: Geometry = "cosine") -> None:
+        if weight < 0:
+            raise ValueError(f"weight must be at least 0, got {weight}")
+        self._weight = weight
+        self._geometry = geometry
+
+    def penalty(self, attached: Tensor, fresh: Tensor, stored: Tensor) -> Tensor | None:
+        """`weight * drift` of fresh keys from stored ones, to be added to the loss; None without a weight.
+
+        Args:
+            attached: keys on the graph, whose gradient reaches the encoder, `[n, key_size]`.
+            fresh: what the encoder makes of the memories now, `[n, key_size]`.
+            stored: what is stored of them, `[n, key_size]`.
+        """
+        if not self._weight:
+            return None
+        # Credit may have attached them with the stored keys' numbers.
+        on_graph = attached + (fresh - attached).detach()
+        return self._weight * drift(on_graph, stored.detach(), self._geometry)

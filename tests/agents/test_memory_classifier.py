@@ -158,6 +158,7 @@ def test_options_reach_their_mechanisms(digits):
         ({"reinstatement": "lossless", "reconstruction_share": 0.1}, "reconstruction_share needs an autoencoder"),
         ({"pretraining_offline": True}, "pretraining_offline needs pretraining above 0"),
         ({"freshening": "candidates"}, "needs an agent that recalls neighbours"),
+        ({"credit": "synthetic", "anchor_penalty": 1}, "anchor_penalty needs a credit that reinstates"),
         ({"freshened": 7}, "freshened needs freshening sweep"),
         ({"updates_per_map": 7}, "updates_per_map needs freshening drift_map"),
         (
@@ -293,7 +294,9 @@ def test_a_drift_penalty_keeps_keys_comparable(digits):
         agent, _ = life(digits, 1_600, credit="approximate", reinstatement="raw", learning_rate=3e-3, **agent)
         return agent.staleness()["key_drift"]
 
-    assert drift(drift_penalty=100.0) < 0.7 * drift()
+    loose = drift()
+    assert drift(drift_penalty=100.0) < 0.7 * loose
+    assert drift(anchor_penalty=100.0) < 0.7 * loose
 
 
 def test_uncertain_memories_go_first_where_that_is_asked_for(digits):

@@ -307,3 +307,13 @@ def test_the_query_alone_may_teach_the_encoder():
     before = [weight.clone() for weight in agent.encoder.parameters()]
     play(world, agent, 300)
     assert any(not torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))
+
+
+def test_an_anchor_keeps_memories_near_their_stored_keys():
+    def drift(**options) -> float:
+        world = FakeWorld()
+        agent = make_rec(world, learning_rate=3e-3, drift_penalty=0.0, freshening="none", **options)
+        play(world, agent, 400)
+        return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
+
+    assert drift(anchor_penalty=100.0) < 0.5 * drift()

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from memory.episodic.drift import DriftPenalty, RunningMean
+from memory.episodic.credit import Approximate, Exact
+from memory.episodic.drift import Anchor, DriftPenalty, RunningMean
+from memory.episodic.reinstatement import Raw
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +21,11 @@ def seeded():
 
 def make_encoder():
     return nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 4))
+
+
+class Double(nn.Module):
+    def forward(self, observations):
+        return observations.double()
 
 
 def push(encoder, size):
@@ -145,3 +152,40 @@ def test_a_running_mean_follows_at_its_own_pace_and_has_no_other_parameters():
     twin.load_state_dict(mean.state_dict())
     observations = torch.rand(2, 3, 3)
     assert torch.equal(twin(observations), mean(observations)) and not mean(observations).requires_grad
+
+
+@pytest.mark.parametrize("geometry", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", [Exact, Approximate])
+def test_an_anchor_pulls_fresh_embeddings_to_stored_keys_whichever_of_them_infer(kind, geometry):
+    """Its gradient in the encoder is that of the formula written out on what the encoder makes of the memories."""
+    encoder, raw = make_encoder().double(), Raw(6, (3, 3))
+    slots, observations = torch.arange(6), torch.randint(0, 5, (6, 3, 3), dtype=torch.uint8)
+    raw.remember(slots, observations)
+    with torch.no_grad():
+        stored = encoder(observations.double())
+    push(encoder, 0.3)
+    credit = kind(nn.Sequential(Double(), encoder), raw)
+    attached = credit.attach(slots, stored)
+    penalty = Anchor(3.0, geometry).penalty(attached, credit.fresh, stored)
+    penalty.backward()
+    found = [parameter.grad.clone() for parameter in encoder.parameters()]
+    encoder.zero_grad()
+    total = torch.zeros((), dtype=torch.float64)
+    fresh = encoder(observations.double())
+    centre = stored.mean(dim=0)
+    for mine, its in zip(fresh, stored, strict=True):
+        if geometry == "cosine":
+            total = total + (1 - mine @ its / (mine.norm() * its.norm())) / 6
+        else:
+            total = total + (mine - its).square().sum() / (stored - centre).square().sum()
+    (3.0 * total).backward()
+    assert penalty.item() == pytest.approx(3.0 * total.item())
+    for mine, parameter in zip(found, encoder.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad)
+
+
+def test_an_anchor_without_weight_asks_for_nothing():
+    keys = torch.rand(3, 2)
+    assert Anchor(0.0).penalty(keys, keys, keys) is None
+    with pytest.raises(ValueError, match="at least 0"):
+        Anchor(-1.0)
