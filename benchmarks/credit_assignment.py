@@ -36,8 +36,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "synthetic": (*SYNTHETIC, *UNLABELLED),
     "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
     # Beyond it. Held: with a drift penalty; anchored: with a penalty on leaving stored keys; sampled: 500, 200 or 100
-    # of 5,000 memories get credit in an update; pretrained: the decoder, by the first 1,000 updates; offline: by 4,000 of
-    # its own, on the images that first fill the memory.
+    # of 5,000 memories get credit in an update; pretrained: the decoder, by the first 1,000 updates; offline: by 4,000
+    # of its own, on the images that first fill the memory.
     "trainable-keys": ("--agent.credit", "trainable_keys"),
     "exact-sampled": SAMPLED,
     "exact-sampled-pretrained": (*SAMPLED, *PRETRAINED),
