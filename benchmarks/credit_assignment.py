@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "exact": (),
     "approximate": APPROXIMATE,
     "synthetic": (*SYNTHETIC, *UNLABELLED),
+    "backpropagation": ("--agent.credit", "backpropagation", "--agent.reinstatement", "raw"),
     "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
     # Beyond it. Held: with a drift penalty; anchored: with a penalty on leaving stored keys; sampled: 500, 200 or 100
     # of 5,000 memories get credit in an update; pretrained: the decoder, by the first 1,000 updates; offline: by 4,000

@@ -87,7 +87,10 @@ REPORTS = {
         groups=(
             (
                 "As in the paper",
-                ("frozen", "true-observations", "true-observations-held", "exact", "approximate", "synthetic"),
+                (
+                    *("frozen", "true-observations", "true-observations-held", "backpropagation"),
+                    *("exact", "approximate", "synthetic"),
+                ),
             ),
             (
                 "Through a decoder",

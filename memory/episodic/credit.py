@@ -170,7 +170,7 @@ class Backpropagation(_StoredKeys):
             found = torch.autograd.grad(keys, list(weights.values()), gradient, retain_graph=True)
             for name, one in zip(weights, found, strict=True):
                 parameter = parameters[name]
-                parameter.grad = one if parameter.grad is None else parameter.grad + one
+                parameter.grad = one if parameter.grad is None else parameter.grad.add_(one)
         return {}
 
     def remember(self, slots: Tensor, observations: Tensor, keys: Tensor, context: Tensor) -> None:
