@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "synthetic": (*SYNTHETIC, *UNLABELLED),
     "backpropagation": ("--agent.credit", "backpropagation", "--agent.reinstatement", "raw"),
     "true-observations-held": ("--agent.reinstatement", "raw", *HELD),
-    # Beyond it. Held: with a drift penalty; anchored: with a penalty on leaving stored keys; sampled: 500, 200 or 100
+    # Beyond it. Held: with a drift penalty; anchored: with a penalty on leaving stored keys; sampled: 500 or 100
     # of 5,000 memories get credit in an update; pretrained: the decoder, by the first 1,000 updates; offline: by 4,000
     # of its own, on the images that first fill the memory.
     "trainable-keys": ("--agent.credit", "trainable_keys"),
@@ -56,7 +56,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lossless-approximate-sampled-anchored": (*APPROXIMATE, *LOSSLESS, *SAMPLED, *ANCHORED),
     "lossless-approximate-sampled-100-anchored": (*APPROXIMATE, *LOSSLESS, "--agent.sampled", "100", *ANCHORED),
     "lossless-exact-sampled-held": (*LOSSLESS, *SAMPLED, *HELD),
-    "lossless-exact-sampled-200-held": (*LOSSLESS, "--agent.sampled", "200", *HELD),
     "lossless-exact-sampled-100-held": (*LOSSLESS, "--agent.sampled", "100", *HELD),
     "synthetic-sampled-held": (*SYNTHETIC, *UNLABELLED, *QUICK_STUDY, *SAMPLED, *HELD),
     "synthetic-label-sampled-held": (*SYNTHETIC, *QUICK_STUDY, *SAMPLED, *HELD),

@@ -117,7 +117,6 @@ REPORTS = {
                     "lossless-approximate-sampled-anchored",
                     "lossless-approximate-sampled-100-anchored",
                     "lossless-exact-sampled-held",
-                    "lossless-exact-sampled-200-held",
                     "lossless-exact-sampled-100-held",
                     "synthetic-sampled-held",
                     "synthetic-label-sampled-held",
