@@ -178,7 +178,7 @@ class REC(NEC):
             near = self.memory.read(queries, actions, touch=False, neighbours=self.config.candidates)
             self.parts.freshen(self._slots(near.indices, actions)[near.valid].unique(), batch)
         recall = self.memory.read(queries, actions)
-        slots, attached, recall = self._reinstate(recall, actions)
+        slots, stored, attached, recall = self._reinstate(recall, actions)
         if self.config.query_gradient:
             queries = queries + (keys - keys.detach())
         recall = replace(
@@ -189,7 +189,6 @@ class REC(NEC):
         estimates = recall.estimates()
         loss = functional.mse_loss(estimates, returns)
         spread = returns.var(unbiased=False).clamp_min(1e-6)
-        stored = self.memory.table.keys[self.memory.rows_of(slots)]
         self.parts.anchored(loss / spread, attached, stored).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
         told = self.parts.credit.settle()
@@ -206,26 +205,30 @@ class REC(NEC):
 
     def _queries(self, keys: Tensor, observations: Tensor) -> Tensor:
         """What asks the memory about observations: their keys, or what the slow encoder makes of them; no graph."""
-        slow: Tensor | None = self.encoder(observations) if self.config.slow_updates else None
-        return keys.detach() if slow is None else slow
+        if not self.config.slow_updates:
+            return keys.detach()
+        slow: Tensor = self.encoder(observations)
+        return slow
 
     def _slots(self, indices: Tensor, actions: Tensor) -> Tensor:
         return indices + actions[:, None] * self.memory.capacity
 
-    def _reinstate(self, recall: Recall, actions: Tensor) -> tuple[Tensor, Tensor, Recall]:
+    def _reinstate(self, recall: Recall, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Recall]:
         """Give credit to the memories that weigh most for each query.
 
         Returns:
-            Their distinct slots `[n]`, their keys `[n, key_size]` as credit has them, and the recall with these keys.
+            Their distinct slots `[n]`, their keys `[n, key_size]` as stored and as credit has them, and the recall with
+            the latter.
         """
         heaviest = recall.weights.topk(min(self.config.reinstated, recall.weights.shape[1]), dim=1).indices
         slots = self._slots(recall.indices.gather(1, heaviest), actions)
         slots, places = slots.unique(return_inverse=True)
-        attached = self.parts.credit.attach(slots, self.memory.table.keys[self.memory.rows_of(slots)])
+        stored = self.memory.table.keys[self.memory.rows_of(slots)]
+        attached = self.parts.credit.attach(slots, stored)
         if attached.requires_grad and not attached.is_leaf:
             attached.retain_grad()
         rows = torch.arange(len(heaviest))[:, None].expand_as(heaviest)
-        return slots, attached, replace(recall, keys=recall.keys.index_put((rows, heaviest), attached[places]))
+        return slots, stored, attached, replace(recall, keys=recall.keys.index_put((rows, heaviest), attached[places]))
 
 
 def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> REC:

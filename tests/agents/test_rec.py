@@ -111,7 +111,7 @@ def test_only_what_weighs_most_is_reinstated():
     queries = agent.encoder(torch.from_numpy(world.observations)).detach()
     actions = torch.tensor([0, 1])
     recall = agent.memory.read(queries, actions)
-    slots, attached, again = agent._reinstate(recall, actions)
+    slots, _, attached, again = agent._reinstate(recall, actions)
     expected = {
         int(action) * 300 + int(recall.indices[row, place])
         for row, action in enumerate(actions)
@@ -170,7 +170,7 @@ def test_recalled_memories_are_freshened():
     observations = torch.from_numpy(world.observations)
     actions = torch.tensor([0, 1])
     keys = agent.encoder(observations).detach()
-    slots, _, _ = agent._reinstate(agent.memory.read(keys, actions), actions)
+    slots, _, _, _ = agent._reinstate(agent.memory.read(keys, actions), actions)
     agent._assign_credit(
         keys, keys.detach(), {"observations": observations, "actions": actions, "returns": torch.tensor([1.0, 2.0])}
     )

@@ -131,7 +131,7 @@ def test_euclidean_drift_is_counted_in_the_spread_of_keys():
     centre = before.mean(dim=0)
     spread = sum(float((key - centre).square().sum()) for key in before)
     keys = encoder(observations).detach().requires_grad_()
-    moved = sum(float((now - then).square().sum()) for now, then in zip(keys.detach(), before, strict=True))
+    moved = sum(float((new - old).square().sum()) for new, old in zip(keys.detach(), before, strict=True))
     assert penalty.penalise(observations, keys) == pytest.approx(moved / spread)
     torch.testing.assert_close(keys.grad, 3.0 * 2 * (keys.detach() - before) / spread)
 
