@@ -3,6 +3,7 @@
     python evaluate.py runs/NAME                         30 whole games with the newest checkpoint
     python evaluate.py runs/NAME --sticky_actions 0.25   in another protocol than it was trained in
     python evaluate.py runs/NAME --video game.mp4        and a video of the first game
+    python evaluate.py runs/NAME --record 3              and a record of what it remembered in the first three
     python evaluate.py runs/NAME --help                  every option, with the values of this run
     python evaluate.py --help                            every option
 
@@ -30,8 +31,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import envs
 from agents import Agent
+from agents.agent import Moment, Remembering
 from envs import WorldConfig
-from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, warn
+from recall.episodes import TrainingEpisodes
+from recall.record import Provenance
+from recall.recorder import GameRecorder
+from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, subject, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import play_games
@@ -61,6 +66,10 @@ class EvaluationConfig(BaseModel):
     """Draws the games, from a stream apart from training; more games include those of fewer."""
     num_envs: int = Field(default=10, ge=1)
     """Games played side by side."""
+    record: int = Field(default=0, ge=0)
+    """Games of which it is recorded what the agent remembered; TensorBoard shows them under "Recalls"."""
+    recorded_memories: int = Field(default=5, ge=1, le=50)
+    """Memories recorded for each action, the heaviest."""
     video: Path | None = None
     """File (.mp4) for a video of the first game, in true colour and at its true speed."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -103,8 +112,8 @@ def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
     return check(type(env), {**env.model_dump(), **changes}, env.title)
 
 
-def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[int, Agent]:
-    """The agent as it was at the newest good checkpoint, and that checkpoint's step.
+def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[int, Agent, Provenance]:
+    """The agent as it was at the newest good checkpoint, that checkpoint's step, and whence its memories are.
 
     Raises:
         UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
@@ -113,7 +122,11 @@ def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[
     agent = make_agent(config, world)
     with restoring(run):
         agent.load_state_dict(state["agent"])
-    return step, agent
+        if state.get("recorder") is None:
+            return step, agent, lambda step: (None, None)
+        episodes = TrainingEpisodes(config.num_envs)
+        episodes.load_state_dict(state["recorder"]["episodes"])
+    return step, agent, episodes.of
 
 
 class Film:
@@ -143,10 +156,10 @@ class Film:
         self._failure: Exception | None = None
         self._attempt(lambda: self._writer.append_data(self._screens.reset(seed)))
 
-    def watch(self, game: int, action: int) -> None:
-        """Take in an action of a game; for `play_games`."""
-        if game == 0:
-            picture = self._screens.step(action)
+    def watch(self, moment: Moment) -> None:
+        """Take in a step of a game; for `play_games`."""
+        if moment.game == 0:
+            picture = self._screens.step(moment.action)
             self._attempt(lambda: self._writer.append_data(picture))
 
     def finish(self) -> bool:
@@ -172,6 +185,36 @@ class Film:
                 write()
             except (OSError, RuntimeError) as error:
                 self._failure = error
+
+
+def make_recorder(
+    run: RunDirectory,
+    config: RunConfig,
+    options: EvaluationConfig,
+    world: VectorEnv,
+    agent: Agent,
+    step: int,
+    provenance: Provenance,
+) -> GameRecorder | None:
+    """Who records the games, if that was asked for.
+
+    Raises:
+        UsageError: if the agent remembers nothing that could be shown.
+    """
+    if not options.record:
+        return None
+    if not isinstance(agent, Remembering):
+        raise UsageError(f"--record: a {config.agent.name} agent has no memories to show; leave it out")
+    return GameRecorder(
+        agent,
+        run.recalls,
+        subject(config, world),
+        step,
+        games=options.record,
+        memories=options.recorded_memories,
+        provenance=provenance,
+        warn=warn,
+    )
 
 
 def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dict[str, float | None]:
@@ -202,7 +245,7 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
     seeds = generators(options.seed, "evaluation")["evaluation"].integers(1, 2**31, options.games)
     started = time.perf_counter()
     with contextlib.closing(make_world(config, min(options.num_envs, options.games))) as world:
-        step, agent = load_agent(run, config, world)
+        step, agent, provenance = load_agent(run, config, world)
         try:
             run.evaluations.mkdir(exist_ok=True)
         except OSError as error:
@@ -210,8 +253,12 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         print(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
         print(f"{'protocol':<20}{describe(env, options)}", flush=True)
         film = Film(options.video, env, int(seeds[0])) if options.video else None
-        with contextlib.closing(film) if film else contextlib.nullcontext():
-            episodes = play_games(agent, world, seeds, options.epsilon, film.watch if film else None)
+        recorder = make_recorder(run, config, options, world, agent, step, provenance)
+        watchers = [watcher for watcher in (film, recorder) if watcher is not None]
+        with contextlib.ExitStack() as closed:
+            for watcher in watchers:
+                closed.enter_context(contextlib.closing(watcher))
+            episodes = play_games(agent, world, seeds, options.epsilon, [watcher.watch for watcher in watchers])
             has_video = film is not None and film.finish()
     seconds = time.perf_counter() - started
 

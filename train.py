@@ -25,6 +25,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +37,15 @@ from pydantic import BaseModel, ConfigDict, Field
 import agents
 import envs
 from agents import AgentConfig, RandomAgent, WorldSpec
+from agents.agent import Remembering
 from envs import WorldConfig
+from recall.recorder import RecordedAgent, Subject
 from training import checkpoint, scores
 from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
 from training.evaluation import play_games
 from training.loop import ReplayError, TrainingLoop
 from training.options import options_of
+from training.pictures import as_picture
 from training.run_directory import RunDirectory
 from training.seeding import EpisodeSeeds, generators
 from training.session import Fault, Session
@@ -56,6 +60,10 @@ MAY_CHANGE = (
     "threads",
     "steps_per_log",
     "steps_per_picture",
+    "steps_per_recording",
+    "recorded_memories",
+    "recording_percent",
+    "recording_megabytes",
     "steps_per_checkpoint",
     "keep_checkpoints",
 )
@@ -91,6 +99,15 @@ class RunConfig(BaseModel):
     """Agent steps between two rows of metrics."""
     steps_per_picture: int = Field(25_000, ge=0)
     """Agent steps between two pictures in TensorBoard, of agents that have some to show; 0: none."""
+    steps_per_recording: int = Field(25_000, ge=0)
+    """Agent steps between two episodes of which it is recorded what the agent remembered; 0: none. TensorBoard shows
+    them under "Recalls"."""
+    recorded_memories: int = Field(5, ge=1, le=50)
+    """Memories recorded for each action, the heaviest."""
+    recording_percent: float = Field(3.0, ge=0.0, le=100.0)
+    """Most of a run's time that goes into that; steps beyond it are recorded without what was remembered."""
+    recording_megabytes: int = Field(1_000, ge=1)
+    """Most that is recorded of a run; the oldest observations, and the densest episodes, make place."""
     steps_per_checkpoint: int = Field(100_000, ge=1)
     """Agent steps between two checkpoints; one is always written at the beginning, at the end and when stopped."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -234,6 +251,35 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop, Tally]:
     return TrainingLoop(world, make_agent(config, world), EpisodeSeeds(config.seed)), tally
 
 
+def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop, tally: Tally) -> Session:
+    """All that trains, logs and saves, with a recorder where the agent has something to tell."""
+    if not config.steps_per_recording or not isinstance(loop.agent, Remembering):
+        return Session(run, loop, tally, identity(config), warn)
+    recorded = RecordedAgent(
+        loop.agent,
+        run.recalls,
+        subject(config, loop.world),
+        steps_per_episode=config.steps_per_recording,
+        memories=config.recorded_memories,
+        most_time=config.recording_percent / 100,
+        most_bytes=config.recording_megabytes * 2**20,
+        warn=warn,
+    )
+    loop.agent = recorded
+    return Session(run, loop, tally, identity(config), warn, recorded)
+
+
+def subject(config: RunConfig, world: VectorEnv) -> Subject:
+    """Who is recorded, and where."""
+    return Subject(
+        agent=config.agent.name,
+        world=config.env.title,
+        actions=world.action_names,  # type: ignore[attr-defined]
+        num_envs=config.num_envs,
+        show=partial(as_picture, high=float(world.single_observation_space.high.max())),  # type: ignore[attr-defined]
+    )
+
+
 def train(config: RunConfig, run: RunDirectory, session: Session, loop: TrainingLoop, stop: StopRequest) -> None:
     """Do what is left of a run; the caller holds its lock.
 
@@ -281,7 +327,7 @@ def start(config: RunConfig, name: str) -> None:
         except OSError as error:
             raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
         with holding(run):
-            train(config, run, Session(run, loop, tally, identity(config), warn), loop, stop)
+            train(config, run, make_session(config, run, loop, tally), loop, stop)
             finish(config, run, tally)
 
 
@@ -323,7 +369,7 @@ def resume(path: Path, arguments: list[str]) -> None:
         if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
         loop, tally = make_loop(config)
-        session = Session(run, loop, tally, identity(config), warn)
+        session = make_session(config, run, loop, tally)
         with restoring(run):
             session.load_state_dict(state)
         if not is_done:

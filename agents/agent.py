@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from memory.recollection import Recollection
+
 Metrics = dict[str, float]
 
 
@@ -49,6 +51,29 @@ class Transition:
     def ended(self) -> np.ndarray:
         """Where an episode ended, for either reason, bool `[num_envs]`."""
         return self.terminations | self.truncations
+
+    def steps(self, step: int) -> np.ndarray:
+        """The agent step of each environment, int64 `[num_envs]`, where there have been `step` with the last of them.
+
+        One number names an observation of a run: no two environments share one.
+        """
+        return np.arange(step - len(self.actions), step) + 1
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of one game of an evaluation."""
+
+    game: int
+    """Its number, from 0."""
+    observation: np.ndarray
+    state_hash: np.uint64
+    action: int
+    """What was done about it."""
+    reward: float
+    """What that brought."""
+    ended: bool
+    """Whether it ended the game."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -100,6 +125,21 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An agent that can tell which memories it acts by."""
+
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+        """What acting on one observation would rest on at this moment; leaves the agent as it is.
+
+        Args:
+            observation: uint8 `observation_shape`.
+            state_hash: of it.
+            most: memories to list for each action.
+        """
         ...
 
 

@@ -5,9 +5,9 @@ Agents share it. The store, and what is done with it (which memories a query rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from memory.episodic.freshening import Freshening, NotFiniteError
 from memory.episodic.reinstatement import Autoencoder, Lossless, Raw, Reinstatement, VariationalAutoencoder
 from memory.episodic.staleness import PROBED, Probe
 from memory.episodic.table import Slots
+from memory.recollection import Recollection
 
 _UNCHANGING = ("config", "anchor")
 _SHOWN = 8
@@ -147,6 +148,27 @@ class LearningMemory:
                 self.freshening.sweep()
             if self.drift_map is not None and updates % self.config.updates_per_map == 0:
                 self.drift_map.move()
+
+    @torch.no_grad()
+    def looked_at_anew(
+        self, found: Recollection, memories: Slots, slots: Tensor, distances: Callable[[Tensor], Tensor]
+    ) -> Recollection:
+        """The same, with what the keys of its memories would be if they were embedded anew.
+
+        Args:
+            found: what was recalled.
+            memories: from where.
+            slots: of the memories listed, int64 `[n]`.
+            distances: of keys `[n, key_size]` from the query, `[n]`.
+        """
+        stored = memories.table.keys[memories.rows_of(slots)]
+        observations = self.reinstatement.recall(slots, stored)
+        decoded = isinstance(self.reinstatement, Autoencoder)
+        return replace(
+            found,
+            fresh_distances=distances(self.key_encoder(observations)).numpy(),
+            reconstructions=observations.round().to(torch.uint8).numpy() if decoded else None,
+        )
 
     @torch.no_grad()
     def reconstructions(self, memories: Slots, probe: Probe) -> dict[str, np.ndarray]:

@@ -23,8 +23,10 @@ from memory.episodic import CosineSoftmax, Store, maximum
 from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
 from memory.episodic.pretraining import OfflinePretraining
+from memory.episodic.recollecting import recollection
 from memory.episodic.reinstatement import VariationalAutoencoder
 from memory.episodic.staleness import PROBED, Probe
+from memory.recollection import Recollection
 
 
 class MemoryClassifierConfig(LearningMemoryConfig):
@@ -151,10 +153,31 @@ class MemoryClassifier:
 
         By the keys that credit infers with; by stored ones where only a sample of the memories is credited.
         """
-        queries, keys = self.memory.encoder(observations.float()), self.store.keys
-        if not self.config.sampled:
-            keys = self.memory.credit.infer(self.store.filled_slots(), keys)
-        return self._chances(self.kernel.similarities(queries, keys))
+        return self._chances(self._similarities(observations))
+
+    @torch.no_grad()
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+        """What classifying one image would rest on: each memory speaks for its label, with its weight."""
+        image = torch.from_numpy(observation[None])
+        [similarities], slots = self._similarities(image), self.store.filled_slots()
+        answered = {
+            "actions": self.store.values.long(),
+            "slots": slots,
+            "weights": self.kernel.weights(similarities[None])[0],
+            "values": torch.ones(len(slots)),
+            "distances": 1.0 - similarities,
+        }
+        [chances] = self._chances(similarities[None]).double().numpy()
+        found = recollection(
+            self.store.table, self.store.rows_of(slots), answered, chances, np.zeros(self.num_classes), most
+        )
+        [query] = self.memory.encoder(image.float())
+        return self.memory.looked_at_anew(
+            found,
+            self.store,
+            torch.from_numpy(found.slots),
+            lambda fresh: 1.0 - functional.cosine_similarity(fresh, query, dim=1),
+        )
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""
@@ -238,12 +261,20 @@ class MemoryClassifier:
             self.eviction.make_way(len(keys))
         # Every write is a memory of its own, also of an image that came before.
         numbers = np.arange(self.step - len(keys), self.step, dtype=np.uint64)
-        self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, written_at=self.step)
+        origins = torch.from_numpy(numbers.astype(np.int64)) + 1
+        self.store.write(keys.detach(), labels.to(torch.float32), numbers, maximum, self.step, origins=origins)
         slots = self.store.find(numbers)
         self.memory.remember(slots, observations)
         self.probe.remember(slots, observations)
         self.memory.credit.remember(slots, observations, keys, self._one_hot(labels))
         return metrics | self.memory.hold(keys, observations)
+
+    def _similarities(self, observations: Tensor) -> Tensor:
+        """Of images uint8 `[batch, *shape]` to all memories, by the keys that answer, `[batch, memories]`."""
+        queries, keys = self.memory.encoder(observations.float()), self.store.keys
+        if not self.config.sampled:
+            keys = self.memory.credit.infer(self.store.filled_slots(), keys)
+        return self.kernel.similarities(queries, keys)
 
     def _chances(self, similarities: Tensor) -> Tensor:
         """What similarities `[batch, memories]` say of each class, `[batch, num_classes]`."""

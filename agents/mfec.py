@@ -18,6 +18,8 @@ from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import epsilon_greedy
 from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, UniformMean, maximum
+from memory.episodic.recollecting import recollect_actions
+from memory.recollection import Recollection
 
 
 class MFECConfig(BaseModel):
@@ -96,6 +98,7 @@ class MFEC:
             **self._acting_on,
             hashes=transition.state_hashes,
             actions=transition.actions,
+            acted_at=transition.steps(self.step),
             rewards=transition.rewards,
         )
         self._finished += [self.episodes.pop(env) for env in np.flatnonzero(transition.ended).tolist()]
@@ -114,6 +117,7 @@ class MFEC:
             episode["hashes"],
             maximum,
             written_at=self.step,
+            origins=torch.from_numpy(episode["acted_at"]),
         )
         return {
             "memory/size": len(self.memory),
@@ -125,6 +129,13 @@ class MFEC:
             "memory/known_state_rate": float(episode["known_states"].mean()),
             **self.statistics.flush(),
         }
+
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+        """What acting on one observation would rest on: its neighbours' values, or that of an exact match alone."""
+        query, hashes = self.projection(observation[None]), np.array([state_hash])
+        [values], _ = self._action_values(query, hashes, touch=False)
+        exact = np.array([store.find(hashes).item() for store in self.memory.stores])
+        return recollect_actions(self.memory, query, values, np.isfinite(values), most, exact)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -181,6 +192,7 @@ def make_mfec(config: MFECConfig, world: WorldSpec, rng: np.random.Generator, de
                 "known_states": ((), bool),
                 "hashes": ((), np.uint64),
                 "actions": ((), np.int64),
+                "acted_at": ((), np.int64),
                 "rewards": ((), np.float64),
             },
         ),

@@ -25,8 +25,10 @@ from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, Tabular, TrainableMemories
+from memory.episodic.recollecting import recollect_actions
 from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.staleness import PROBED, Probe
+from memory.recollection import Recollection
 
 _AT_ONCE = 512
 """Observations taken from the replay at a time: 14 MB of screens."""
@@ -111,7 +113,7 @@ class NEC:
             **self._acting_on,
             hashes=transition.state_hashes,
             actions=transition.actions,
-            acted_at=np.full(len(transition.actions), self.step),
+            acted_at=transition.steps(self.step),
             rewards=transition.rewards,
             rows=self.replay.newest,
         )
@@ -128,6 +130,12 @@ class NEC:
             return None
         self.updates += 1
         return self._update()
+
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+        """What acting on one observation would rest on; actions without memories are worth 0."""
+        query, [values] = self._action_values(observation[None], touch=False)
+        known = np.isin(np.arange(len(values)), self.memory.known_actions)
+        return recollect_actions(self.memory, query, values, known, most)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -207,6 +215,7 @@ class NEC:
             Tabular(self.config.tabular_learning_rate),
             written_at=self.step,
             refresh_keys=self.config.refresh_keys_on_revisit,
+            origins=torch.from_numpy(episode["acted_at"]),
         )
         if self.probe is not None:
             after = self.memory.slots_of(actions, episode["hashes"])
@@ -225,7 +234,7 @@ class NEC:
         }
 
     def _tell_of(self, episode: Columns, slots: np.ndarray, keyed: np.ndarray) -> None:
-        """Tell what keeps observations whose keys were stored, and when they were embedded.
+        """Tell what keeps observations whose keys were stored.
 
         Args:
             episode: that was written.
@@ -237,8 +246,6 @@ class NEC:
         steps = steps[::-1] if self.config.refresh_keys_on_revisit else steps
         slots, which = np.unique(slots[steps], return_index=True)
         steps = steps[which]
-        table, keyed_slots = self.memory.table, torch.from_numpy(slots).to(self.device)
-        table.date_keys(self.memory.rows_of(keyed_slots), torch.from_numpy(episode["acted_at"][steps]))
         env, rows = int(episode["env"]), episode["rows"][steps]
         there = self.replay.holds(env, rows)
         assert self.probe is not None, "nobody to tell"

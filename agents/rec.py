@@ -26,6 +26,7 @@ from agents.learning_memory_config import CreditName, FresheningName, LearningMe
 from agents.nec import NEC
 from memory.episodic import Recall, TrainableMemories
 from memory.episodic.staleness import PROBED, Probe
+from memory.recollection import Recollection
 
 _OF_THE_PARTS = ("encoder", "optimiser")
 """What NEC saves and here the parts do."""
@@ -107,6 +108,14 @@ class REC(NEC):
     def nbytes(self) -> int:
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
         return self.memory.nbytes + self.parts.nbytes
+
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+        """What acting on one observation would rest on, and how far that is stale."""
+        found = super().recollect(observation, state_hash, most)
+        slots = torch.from_numpy(found.actions * self.memory.capacity + found.slots)
+        with torch.no_grad():
+            query = self.encoder(torch.from_numpy(observation[None]))
+        return self.parts.looked_at_anew(found, self.memory, slots, lambda fresh: (fresh - query).norm(dim=1))
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What comes back of some memories: `LearningMemory.reconstructions`."""

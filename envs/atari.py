@@ -116,8 +116,8 @@ class Atari(World):
             # On by default, and no information would bring the game's own points back.
             reward_clipping=False,
         )
-        num_actions = len(self._emulators.ale.get_action_set())
-        super().__init__(num_envs, cast(Box, self._emulators.single_observation_space), num_actions)
+        action_names = [action.name.lower() for action in self._emulators.ale.get_action_set()]
+        super().__init__(num_envs, cast(Box, self._emulators.single_observation_space), action_names)
         self._reports_life_loss = config.life_loss_ends_episode
         self._lives = np.zeros(num_envs, dtype=np.int32)
 

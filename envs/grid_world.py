@@ -113,7 +113,8 @@ class GridWorldVectorEnv(World):
         self._envs[0].reset(seed=0)
         shape = self._look(self._envs[0]).shape
         space = gymnasium.spaces.Box(0, high, shape, dtype=np.uint8)
-        super().__init__(num_envs, space, int(cast(gymnasium.spaces.Discrete, self._envs[0].action_space).n))
+        num_actions = int(cast(gymnasium.spaces.Discrete, self._envs[0].action_space).n)
+        super().__init__(num_envs, space, [action.name for action in self._envs[0].actions][:num_actions])
         self._observations = np.zeros((num_envs, *shape), dtype=np.uint8)
 
     def _begin(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:

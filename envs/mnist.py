@@ -106,7 +106,7 @@ class MNIST(World):
         self._blocks = config.order == "blocks"
         self._classes = int(labels.max()) + 1
         space = gymnasium.spaces.Box(0, 255, self._images.shape[1:], dtype=np.uint8)
-        super().__init__(num_envs, space, self._classes)
+        super().__init__(num_envs, space, [str(label) for label in range(self._classes)])
         self._order = np.zeros((num_envs, self._length), dtype=np.int64)
         self._place = np.zeros(num_envs, dtype=np.int64)
         self._every_env = np.arange(num_envs)

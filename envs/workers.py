@@ -60,7 +60,7 @@ class WorkerWorld(World):
         about = self._workers[0].about()
         self.frame_stack, self.frames_per_step = about["frame_stack"], about["frames_per_step"]
         self.reveals_labels = about["reveals_labels"]
-        super().__init__(num_envs, about["observation_space"], about["num_actions"])
+        super().__init__(num_envs, about["observation_space"], about["action_names"])
         self._observations = np.zeros((num_envs, *self.single_observation_space.shape), np.uint8)
         self._last_infos: Infos = {}
 
@@ -254,7 +254,7 @@ class _Server:
             "reveals_labels": self._world.reveals_labels,
             "frames_per_step": self._world.frames_per_step,
             "observation_space": self._world.single_observation_space,
-            "num_actions": int(self._world.single_action_space.n),
+            "action_names": self._world.action_names,
         }
 
     def look(self) -> tuple[np.ndarray, Infos]:

@@ -24,6 +24,7 @@ class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
         frame_stack: how many leading channels of an observation slide by one at each step; 1: nothing slides.
         reveals_labels: whether infos say what the right action was, as `label`.
         frames_per_step: frames that pass in a step.
+        action_names: what the actions are called, in order.
     """
 
     single_observation_space: gymnasium.spaces.Box
@@ -32,11 +33,12 @@ class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
     reveals_labels = False
     frames_per_step = 1
 
-    def __init__(self, num_envs: int, observation: gymnasium.spaces.Box, num_actions: int) -> None:
+    def __init__(self, num_envs: int, observation: gymnasium.spaces.Box, action_names: Sequence[str]) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self.num_envs = num_envs
         self.single_observation_space = observation
-        self.single_action_space = gymnasium.spaces.Discrete(num_actions)
+        self.action_names = tuple(action_names)
+        self.single_action_space = gymnasium.spaces.Discrete(len(self.action_names))
         self.observation_space = gymnasium.vector.utils.batch_space(observation, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         self._ended = np.ones(num_envs, dtype=bool)

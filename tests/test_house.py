@@ -20,6 +20,8 @@ ROOMS: dict[str, set[str]] = {
     "agents": {"memory"},
     # The loop and the evaluation know an agent by its protocol alone.
     "training": {"agents.agent"},
+    # Who is recorded is an agent, known by its protocol; what is shown is what it remembers.
+    "recall": {"agents.agent", "memory"},
 }
 """What of ours each room may import, from the ground up; a name stands for itself and what is below it."""
 PROGRAMS = {"train", "evaluate"}

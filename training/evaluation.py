@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agents.agent import Agent
+from agents.agent import Agent, Moment
 from training.loop import Episode
 
-Watch = Callable[[int, int], None]
-"""Is told of every action of every game, before it is taken: the game's number, and the action."""
+Watch = Callable[[Moment], None]
+"""Is told of every step of every game, after it was taken; the agent is as it was when it acted."""
 
 
 def play_games(
-    agent: Agent, world: VectorEnv, seeds: Sequence[int] | np.ndarray, epsilon: float, watch: Watch | None = None
+    agent: Agent, world: VectorEnv, seeds: Sequence[int] | np.ndarray, epsilon: float, watchers: Sequence[Watch] = ()
 ) -> list[Episode]:
     """Let `agent` play one game for each seed, side by side in the environments of `world`.
 
@@ -28,7 +28,7 @@ def play_games(
         world: is left reset, between two games.
         seeds: of the games, `[games]`.
         epsilon: chance of a random action.
-        watch: see above.
+        watchers: see above.
 
     Returns:
         The games in the order of their seeds. Where `agent` acts on the observation alone, they do not depend on the
@@ -43,13 +43,17 @@ def play_games(
     while (playing := np.flatnonzero(game < games)).size:
         actions = np.zeros(world.num_envs, dtype=np.int64)
         actions[playing] = agent.act(observations[playing], infos["state_hash"][playing], epsilon)
-        if watch is not None:
-            for env in playing:
-                watch(int(game[env]), int(actions[env]))
+        before, hashes = observations, infos["state_hash"]
         observations, rewards, terminations, truncations, infos = world.step(actions)
         returns[game[playing]] += rewards[playing]
         lengths[game[playing]] += 1
         ended = terminations | truncations
+        for env in playing.tolist() if watchers else ():
+            moment = Moment(
+                int(game[env]), before[env], hashes[env], int(actions[env]), float(rewards[env]), bool(ended[env])
+            )
+            for watch in watchers:
+                watch(moment)
         if ended.any():
             game[ended] = game.max() + 1 + np.arange(ended.sum())
             observations, infos = world.reset(seed=seeds[game[ended] % games], options={"reset_mask": ended})

@@ -10,6 +10,26 @@ MOST_CHANNELS = 4
 """Observations of more channels are no pictures: symbols, one to a channel, say."""
 
 
+def as_picture(observation: np.ndarray, high: float) -> np.ndarray:
+    """One observation for the eye, at its own size.
+
+    Args:
+        observation: uint8 `[channels, height, width]`. Three channels are red, green and blue; of one, two or four, as
+            of a stack of frames, the last is shown; of more, as of symbols, which one is the largest.
+        high: the largest value in an observation.
+
+    Returns:
+        uint8 `[height, width]`, in grey, or `[height, width, 3]`.
+    """
+    channels = len(observation)
+    if channels > MOST_CHANNELS:
+        return (observation.argmax(axis=0) * (255 // (channels - 1))).astype(np.uint8)
+    shown = np.moveaxis(observation, 0, 2) if channels == 3 else observation[-1]
+    if high == 255:
+        return np.ascontiguousarray(shown)
+    return (255 * (shown / high).clip(0.0, 1.0)).round().astype(np.uint8)
+
+
 def mosaic(observations: np.ndarray, high: float) -> np.ndarray:
     """Rows and columns of observations as one picture, small ones enlarged, with white gaps between.
 
@@ -23,10 +43,7 @@ def mosaic(observations: np.ndarray, high: float) -> np.ndarray:
         uint8 `[height, width, 3]`.
     """
     rows, columns, channels, height, width = observations.shape
-    if channels == 3:
-        shown = observations / high
-    else:
-        shown = np.repeat(observations[:, :, -1:] / high, 3, axis=2)
+    shown = observations / high if channels == 3 else np.repeat(observations[:, :, -1:] / high, 3, axis=2)
     times = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
     shown = shown.repeat(times, axis=3).repeat(times, axis=4)
     framed = np.pad(shown, ((0, 0), (0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=1.0)

@@ -8,6 +8,7 @@
     checkpoints/
     result.json         the scores, once there are any
     evaluations/        one file for each time that whole games were played with it
+    recalls/            what was remembered, in some episodes
     faults/             what was being learned from when a number ceased to be finite
     .lock               held by the process that trains
 """
@@ -49,6 +50,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
         self.evaluations = path / "evaluations"
+        self.recalls = path / "recalls"
         self.faults = path / "faults"
 
     @classmethod

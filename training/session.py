@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,22 @@ from training.signals import StopRequest
 from training.tally import Tally
 
 
+class Recorder(Protocol):
+    """Watches a run, and writes down what it sees."""
+
+    def recorder_state(self) -> dict[str, Any]:
+        """What it needs to go on with."""
+        ...
+
+    def load_recorder_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        ...
+
+
 class Fault(Exception):
     """A run met numbers that are not finite, and ended; the message says where and what lies there."""
 
@@ -35,6 +51,7 @@ class Session:
         tally: what the run tells of itself.
         identity: what a checkpoint says it is of.
         warn: is told, in one line each, of failures that do not end the run.
+        recorder: if somebody watches.
     """
 
     def __init__(
@@ -44,12 +61,14 @@ class Session:
         tally: Tally,
         identity: dict[str, Any],
         warn: Callable[[str], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self._run = run
         self._loop = loop
         self._tally = tally
         self._identity = identity
         self._warn = warn
+        self._recorder = recorder
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,6 +79,7 @@ class Session:
             "loop": self._loop.state_dict(),
             "tally": self._tally.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "recorder": self._recorder.recorder_state() if self._recorder else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -68,6 +88,8 @@ class Session:
         self._loop.agent.load_state_dict(state["agent"])
         self._tally.load_state_dict(state["tally"])
         torch.set_rng_state(state["torch_rng"])
+        if self._recorder and state["recorder"]:
+            self._recorder.load_recorder_state(state["recorder"])
         self._resumed = True
 
     def train(
@@ -87,6 +109,7 @@ class Session:
             Saver(self._run.checkpoints, keep_checkpoints, self._warn) as saver,
             contextlib.closing(Logger(self._run, loop.step, self._resumed, self._warn)) as logger,
             Progress(steps, frames_per_step) as progress,
+            contextlib.closing(self._recorder) if self._recorder else contextlib.nullcontext(),
         ):
             if not self._resumed:
                 # From its first second on, a run can be resumed.

@@ -173,6 +173,7 @@ class EpisodicMemory:
         rule: UpdateRule,
         written_at: int,
         refresh_keys: bool = False,
+        origins: Tensor | None = None,
     ) -> Written:
         """Write each of a batch of memories to the store of its action, int64 `[batch]`; see `Store.write`.
 
@@ -185,7 +186,13 @@ class EpisodicMemory:
         for action in actions.unique().tolist():
             rows = (actions == action).nonzero().squeeze(1)
             written += self.stores[action].write(
-                keys[rows], values[rows], hashes[rows.cpu().numpy()], rule, written_at, refresh_keys
+                keys[rows],
+                values[rows],
+                hashes[rows.cpu().numpy()],
+                rule,
+                written_at,
+                refresh_keys,
+                None if origins is None else origins[rows.to(origins.device)],
             )
         return written
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from memory.episodic.kernels import Kernel
 from memory.episodic.neighbours import Neighbours, nearest_in_own
 from memory.episodic.recall import Recall
-from memory.episodic.table import Table
+from memory.episodic.table import COLUMNS, Table
 from memory.episodic.updates import UpdateRule, Written
 
 _SMALLEST_ALLOCATION = 256
@@ -24,7 +24,7 @@ _SMALLEST_ALLOCATION = 256
 class Store:
     """A bounded set of memories with exact neighbours, exact matches and eviction.
 
-    Costs `4 * key_size + 32` bytes a memory in tables and about 100 more in the dict of hashes; tables grow by half
+    Costs `4 * key_size + 40` bytes a memory in tables and about 100 more in the dict of hashes; tables grow by half
     when full, so at most a third of their rows wait to be filled. A memory keeps its slot for as long as it lives.
 
     Args:
@@ -87,8 +87,8 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Bytes held by the tables, rows not yet filled included."""
-        # A key, 4 bytes each for norm, value and the times of writing and embedding, 8 each for last use and hash.
-        return self.table.allocated(self.number) * (4 * self.key_size + 32)
+        # A key, 4 bytes each for norm, value, three times and the number of uses, 8 each for last use and hash.
+        return self.table.allocated(self.number) * (4 * self.key_size + 40)
 
     def find(self, hashes: np.ndarray) -> Tensor:
         """The slots of exact matches, -1 where there is none: uint64 `[batch]` to int64 `[batch]`."""
@@ -131,6 +131,7 @@ class Store:
         rule: UpdateRule,
         written_at: int,
         refresh_keys: bool = False,
+        origins: Tensor | None = None,
     ) -> Written:
         """Write a batch of memories, in the order of its rows.
 
@@ -145,16 +146,21 @@ class Store:
             rule: how the value of a known memory changes.
             written_at: the agent step, kept with every row written.
             refresh_keys: whether a known memory takes the new key too.
+            origins: the agent steps at which the memories were observed and their keys embedded, int `[batch]`; by
+                default now.
 
         Raises:
             ValueError: on other shapes or non-finite numbers; nothing is written then.
         """
         self.check_batch(keys, values, hashes)
         self.table.now = written_at
+        if origins is None:
+            origins = torch.full((len(hashes),), written_at)
+        origins = origins.to(self.table.origins)
         written = Written()
         for start in range(0, len(hashes), self.capacity):
             piece = slice(start, start + self.capacity)
-            written += self._write_piece(keys[piece], values[piece], hashes[piece], rule, written_at, refresh_keys)
+            written += self._write_piece(keys[piece], values[piece], hashes[piece], rule, refresh_keys, origins[piece])
         return written
 
     def touch(self, slots: Tensor) -> None:
@@ -220,13 +226,8 @@ class Store:
             "eviction": self.eviction,
             # The next growth, and the move of the centre with it, must come when it would have come.
             "allocated": self.table.allocated(self.number),
-            "keys": self.keys,
-            # Recomputed norms could differ in the last bit, and a continued run with them.
-            "squared_norms": self.table.squared_norms[self._filled],
-            "values": self.values,
-            "written_at": self.written_at,
-            "keyed_at": self.table.keyed_at[self._filled],
-            "last_used": self.table.last_used[self._filled],
+            # The norms too: recomputed ones could differ in the last bit, and a continued run with them.
+            **{name: getattr(self.table, name)[self._filled] for name in COLUMNS},
             "hashes": self.hashes,
             "clock": self.table.clock,
             "now": self.table.now,
@@ -248,7 +249,7 @@ class Store:
         table.lengths[self.number] = 0
         table.allocate(self.number, state["allocated"])
         table.lengths[self.number] = rows
-        for name in ("keys", "squared_norms", "values", "written_at", "keyed_at", "last_used"):
+        for name in COLUMNS:
             getattr(table, name)[self._filled] = state[name].to(self.device)
         table.clock, table.centre_length, table.reach = state["clock"], state["centre_length"], state["reach"]
         table.now = state["now"]
@@ -265,7 +266,7 @@ class Store:
             raise ValueError(f"slots must be 0 to {len(self) - 1}, got {slots.tolist()}")
 
     def _write_piece(
-        self, keys: Tensor, values: Tensor, hashes: np.ndarray, rule: UpdateRule, written_at: int, refresh_keys: bool
+        self, keys: Tensor, values: Tensor, hashes: np.ndarray, rule: UpdateRule, refresh_keys: bool, origins: Tensor
     ) -> Written:
         items = hashes.tolist()
         first_row: dict[int, int] = {}
@@ -276,12 +277,12 @@ class Store:
         if not any(self.table.lengths):
             self.table.begin_at(keys.mean(dim=0))
         new_slots, evicted = self._make_room(len(first_row), known)
-        self._insert(first_row, new_slots, keys, values)
+        self._insert(first_row, new_slots, keys, values, origins)
         slots = [self._slot_of[item] for item in items]
-        self._update(slots, set(first_row.values()), keys, values, rule, refresh_keys)
+        self._update(slots, set(first_row.values()), keys, values, rule, refresh_keys, origins)
 
         every_row = torch.tensor(slots, dtype=torch.int64, device=self.device) + self._filled.start
-        self.table.written_at[every_row] = written_at
+        self.table.written_at[every_row] = self.table.now
         ticks = torch.arange(self.table.clock, self.table.clock + len(items), device=self.device)
         if self.eviction == "lru":
             last = torch.tensor([*dict(zip(slots, range(len(slots)), strict=True)).values()], device=self.device)
@@ -307,17 +308,26 @@ class Store:
             del self._slot_of[item]
         return torch.cat([slots, victims]), count - free
 
-    def _insert(self, first_row: dict[int, int], slots: Tensor, keys: Tensor, values: Tensor) -> None:
+    def _insert(self, first_row: dict[int, int], slots: Tensor, keys: Tensor, values: Tensor, origins: Tensor) -> None:
         chosen = torch.tensor([*first_row.values()], dtype=torch.int64, device=self.device)
         self._hashes[slots.cpu().numpy()] = np.fromiter(first_row, dtype=np.uint64, count=len(first_row))
         self._slot_of.update(zip(first_row, slots.tolist(), strict=True))
         self.table.lengths[self.number] = len(self)
         rows = slots + self._filled.start
         self.table.values[rows] = values[chosen]
-        self.table.place_keys(rows, keys[chosen])
+        self.table.origins[rows] = origins[chosen]
+        self.table.uses[rows] = 0
+        self.table.place_keys(rows, keys[chosen], origins[chosen])
 
     def _update(
-        self, slots: list[int], inserted_rows: set[int], keys: Tensor, values: Tensor, rule: UpdateRule, refresh: bool
+        self,
+        slots: list[int],
+        inserted_rows: set[int],
+        keys: Tensor,
+        values: Tensor,
+        rule: UpdateRule,
+        refresh: bool,
+        origins: Tensor,
     ) -> None:
         """Apply the rows that did not insert, in order: one vectorised round for each repetition of a slot."""
         rounds: list[list[int]] = []
@@ -334,7 +344,7 @@ class Store:
             known = torch.tensor([slots[row] for row in rows], dtype=torch.int64, device=self.device)
             self.values[known] = rule(self.values[known], values[rows])
             if refresh:
-                self.table.place_keys(known + self._filled.start, keys[rows])
+                self.table.place_keys(known + self._filled.start, keys[rows], origins[rows])
 
     def _allocate(self, rows: int) -> None:
         """Have at least `rows` rows, growing by half so that copying stays a constant share of writing.

@@ -13,6 +13,8 @@ from torch import Tensor
 BLOCK = 32
 """Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper
 and the second dearer; this is about the best for some ten neighbours or fifty."""
+COLUMNS = ("keys", "squared_norms", "values", "written_at", "keyed_at", "origins", "uses", "last_used")
+"""What is kept of each memory."""
 
 
 class Table:
@@ -24,6 +26,8 @@ class Table:
         values: `[rows]`.
         written_at: agent step of the last write, int32 `[rows]`.
         keyed_at: agent step at which the key was embedded, int32 `[rows]`.
+        origins: agent step whose observation the memory is of, int32 `[rows]`.
+        uses: how often it was recalled since it was inserted, int32 `[rows]`.
         now: the agent step it is.
         last_used: tick of the last use, or of the insertion, by which memories are evicted, int64 `[rows]`.
         owners: the store of each block, int64 `[rows / BLOCK]`.
@@ -42,6 +46,8 @@ class Table:
         self.values = torch.zeros(0, device=device)
         self.written_at = torch.zeros(0, dtype=torch.int32, device=device)
         self.keyed_at = torch.zeros(0, dtype=torch.int32, device=device)
+        self.origins = torch.zeros(0, dtype=torch.int32, device=device)
+        self.uses = torch.zeros(0, dtype=torch.int32, device=device)
         self.now = 0
         self.last_used = torch.zeros(0, dtype=torch.int64, device=device)
         self.owners = torch.zeros(0, dtype=torch.int64, device=device)
@@ -80,7 +86,7 @@ class Table:
             (slice(start, start + length), self.filled(other))
             for other, (start, length) in enumerate(zip(starts, self.lengths, strict=False))
         ]
-        for name in ("keys", "squared_norms", "values", "written_at", "keyed_at", "last_used"):
+        for name in COLUMNS:
             old = getattr(self, name)
             new = old.new_zeros(starts[-1], *old.shape[1:])
             if name == "squared_norms":
@@ -99,10 +105,16 @@ class Table:
         self.centre_length = centre.norm().item()
         self.reach = 0.0
 
-    def place_keys(self, rows: Tensor, keys: Tensor) -> None:
-        """Put `keys [batch, key_size]`, embedded now, into distinct rows, int64 `[batch]`."""
+    def place_keys(self, rows: Tensor, keys: Tensor, embedded_at: Tensor | None = None) -> None:
+        """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`.
+
+        Args:
+            rows: where.
+            keys: what.
+            embedded_at: the agent steps at which that was made, int32 `[batch]`; None: now.
+        """
         self.move_keys(rows, keys)
-        self.keyed_at[rows] = self.now
+        self.keyed_at[rows] = self.now if embedded_at is None else embedded_at
 
     def move_keys(self, rows: Tensor, keys: Tensor) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`, without making them any younger."""
@@ -110,10 +122,6 @@ class Table:
         squared_norms = (keys - self.centre).square().sum(dim=1)
         self.squared_norms[rows] = squared_norms
         self._reach(squared_norms)
-
-    def date_keys(self, rows: Tensor, embedded_at: Tensor) -> None:
-        """Say at which agent steps `[batch]`, before now, keys in distinct rows, int64 `[batch]`, were embedded."""
-        self.keyed_at[rows] = embedded_at.to(self.keyed_at)
 
     def recentre(self) -> None:
         """Move the centre to the mean of the stores' means; costs a pass over them."""
@@ -126,7 +134,8 @@ class Table:
             self._reach(self.squared_norms[span])
 
     def touch(self, rows: Tensor) -> None:
-        """Count rows, int64 of any shape, as used now; one tick, however many they are."""
+        """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""
+        self.uses[rows] += 1
         if self.counts_use:
             self.last_used[rows] = self.clock
             self.clock += 1

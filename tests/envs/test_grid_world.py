@@ -229,6 +229,7 @@ def test_what_a_world_says_of_itself() -> None:
     world = make(GridWorldConfig(id=OBSTACLES), 2)
     assert world.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     assert (world.frame_stack, world.frames_per_step, world.single_action_space.n) == (1, 1, 3)
+    assert world.action_names == ("left", "right", "forward")
     world.reset(seed=0)
     with pytest.raises(ValueError, match="actions are 0 to 2"):
         world.step(np.array([0, 3]))

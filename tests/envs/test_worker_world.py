@@ -41,6 +41,7 @@ def lived(world, steps, seed=0):
 def test_processes_change_no_number(options):
     alone, spread = (envs.make(config(options), 3, workers=count) for count in (0, 2))
     assert (alone.frame_stack, alone.frames_per_step) == (spread.frame_stack, spread.frames_per_step)
+    assert alone.action_names == spread.action_names and len(set(alone.action_names)) == alone.single_action_space.n
     assert alone.single_observation_space == spread.single_observation_space
     for mine, its in zip(lived(alone, 30), lived(spread, 30), strict=True):
         for left, right in zip(mine[:-1], its[:-1], strict=True):

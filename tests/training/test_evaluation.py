@@ -82,7 +82,7 @@ def test_every_game_is_played_once_from_begin_to_end_whatever_the_number_of_envi
     agent = ClockAgent()
     watched: dict[int, list[int]] = {game: [] for game in range(len(SEEDS))}
 
-    episodes = play_games(agent, ClockWorld(num_envs), SEEDS, 0.25, lambda game, action: watched[game].append(action))
+    episodes = play_games(agent, ClockWorld(num_envs), SEEDS, 0.25, [lambda one: watched[one.game].append(one.action)])
 
     assert episodes == [episode for episode, _ in alone]
     assert watched == {game: actions for game, (_, actions) in enumerate(alone)}

@@ -1,0 +1,63 @@
+"""A recall laid open for the eye: why one observation has the action values it has, memory by memory.
+
+Every memory that answers by weighing what it remembers can be laid open so, whether its entries are rows of a table or
+places in a network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What the value of each action rests on, for one observation.
+
+    The value of an action is its `rest` plus the sum of `weights * values` over the memories that speak for it. Of each
+    action's memories the heaviest are listed, the heaviest first; the others are in its rest. Arrays are `[memories]`
+    unless said otherwise.
+    """
+
+    action_values: np.ndarray
+    """The agent's own, by which it acts, `[actions]`; inf for an action that is to be tried first."""
+    rest: np.ndarray
+    """What no listed memory accounts for, float64 `[actions]`."""
+    actions: np.ndarray
+    """The action each memory speaks for."""
+    slots: np.ndarray
+    """Where it is kept, among the memories of its action."""
+    weights: np.ndarray
+    values: np.ndarray
+    distances: np.ndarray
+    """Of the stored key from the query, in the kernel's own measure."""
+    origins: np.ndarray
+    """The agent step whose observation the memory is of."""
+    written_at: np.ndarray
+    """The agent step of its last write."""
+    keyed_at: np.ndarray
+    """The agent step at which its key was embedded."""
+    uses: np.ndarray
+    """How often it was recalled before."""
+    fresh_distances: np.ndarray | None = None
+    """What the distances would be if the keys were embedded anew; None where the agent cannot tell."""
+    reconstructions: np.ndarray | None = None
+    """What a decoder makes of the stored keys, uint8 `[memories, *shape]`; None where none is learned."""
+
+    def explained_values(self) -> np.ndarray:
+        """The action values as the memories and the rest account for them, float64 `[actions]`."""
+        return self.rest + spoken_for(self.actions, self.weights, self.values, len(self.rest))
+
+
+def spoken_for(actions: np.ndarray, weights: np.ndarray, values: np.ndarray, num_actions: int) -> np.ndarray:
+    """What memories `[n]` add to the value of each action, float64 `[num_actions]`."""
+    return np.bincount(actions, weights.astype(np.float64) * values, minlength=num_actions)
+
+
+def heaviest(actions: np.ndarray, weights: np.ndarray, distances: np.ndarray, most: int) -> np.ndarray:
+    """The places of the `most` heaviest memories of each action, int64; by action and weight, then by distance."""
+    order = np.lexsort((distances, -weights, actions))
+    sorted_actions = actions[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_actions, sorted_actions)
+    return order[rank < most]

@@ -1,0 +1,299 @@
+"""Records what an agent remembers while it trains, within bounds of time and size.
+
+Of a training, one episode every so many agent steps; of each of its steps, which memories every action's value rests
+on. What is observed is kept for all steps, because every one may become a memory. An agent does not notice: what it
+would remember is asked before it acts, and leaves no trace in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.agent import Agent, Metrics, Moment, Remembering, Transition
+from memory.recollection import Recollection
+from recall.episodes import TrainingEpisodes
+from recall.record import EpisodeWriter, Heading, Provenance, Recording, episodes_folder, observations_folder
+from recall.sheets import SheetWriter
+
+_MOST_STEPS = 5_000
+"""Of an episode that are recorded: some 10 MB."""
+_PICTURES = 0.75
+"""Share of the bytes that observations may take; recorded episodes get the others."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is recorded, and where."""
+
+    agent: str
+    world: str
+    actions: tuple[str, ...]
+    num_envs: int
+    show: Callable[[np.ndarray], np.ndarray]
+    """Makes a picture of an observation: uint8 `[height, width]`, or `[height, width, 3]`."""
+
+    def heading(self, kind: str, number: int, step: int, memories: int) -> Heading:
+        """Of an episode of this agent."""
+        return Heading(
+            kind=kind,
+            agent=self.agent,
+            world=self.world,
+            actions=list(self.actions),
+            num_envs=self.num_envs,
+            number=number,
+            step=step,
+            memories=memories,
+        )
+
+
+class RecordedAgent:
+    """An agent that is recorded while it trains; in all else it is the agent itself.
+
+    Args:
+        agent: who acts.
+        recalls: folder for what is recorded.
+        subject: what to call it.
+        steps_per_episode: agent steps between the beginnings of two recorded episodes.
+        memories: most to be listed for an action.
+        most_time: share of a training's time that looking into memories may take; a step beyond it is recorded without
+            them. Pictures, most of whose cost falls to another core, are not counted in.
+        most_bytes: of all that is recorded; the oldest observations and the densest episodes make place.
+        warn: is told what cannot be written, in one line; the training goes on.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        recalls: Path,
+        subject: Subject,
+        *,
+        steps_per_episode: int,
+        memories: int,
+        most_time: float,
+        most_bytes: int,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._agent = agent
+        self._recalls = recalls
+        self._subject = subject
+        self._steps_per_episode = steps_per_episode
+        self._memories = memories
+        self._most_time = most_time
+        self._most_bytes = most_bytes
+        self._warn = warn
+        self._clock = clock
+        self._began = clock()
+        self._spent = 0.0
+        self._step = 0
+        self._begun = 0
+        self._episodes = TrainingEpisodes(subject.num_envs)
+        self._observations = SheetWriter(observations_folder(recalls), int(_PICTURES * most_bytes), warn)
+        self._writer: EpisodeWriter | None = None
+        self._env = 0
+        self._found: Recollection | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    def act(self, observations: np.ndarray, state_hashes: np.ndarray, epsilon: float | None = None) -> np.ndarray:
+        self._found = None
+        if epsilon is None and self._writer is not None and isinstance(self._agent, Remembering):
+            started = self._clock()
+            if self._spent <= self._most_time * (started - self._began):
+                self._found = self._agent.recollect(observations[self._env], state_hashes[self._env], self._memories)
+                self._spent += self._clock() - started
+        return self._agent.act(observations, state_hashes, epsilon)
+
+    def observe(self, transition: Transition) -> None:
+        self._agent.observe(transition)
+        self._step += len(transition.actions)
+        steps = transition.steps(self._step).tolist()
+        pictures = [self._subject.show(observation) for observation in transition.observations]
+        for step, picture in zip(steps, pictures, strict=True):
+            self._observations.add(step, picture)
+        started = self._clock()
+        self._write(steps[self._env], pictures[self._env], transition)
+        self._spent += self._clock() - started
+        for env in np.flatnonzero(transition.ended).tolist():
+            self._begin(env, steps[env] + len(steps))
+
+    def learn(self) -> Metrics | None:
+        return self._agent.learn()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._agent.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._agent.load_state_dict(state)
+
+    def recorder_state(self) -> dict[str, Any]:
+        """What a record needs to be gone on with; brings to the disk what belongs to it."""
+        self._observations.flush()
+        if self._writer is not None:
+            self._writer.flush()
+        return {
+            "step": self._step,
+            "begun": self._begun,
+            "episodes": self._episodes.state_dict(),
+        }
+
+    def load_recorder_state(self, state: dict[str, Any]) -> None:
+        """Go on from there: what was recorded later is taken back."""
+        self._step, self._begun = state["step"], state["begun"]
+        self._episodes.load_state_dict(state["episodes"])
+        with self._losing():
+            self._observations.go_on_from(self._step)
+            recording = Recording(self._recalls)
+            for name in recording.names():
+                kind, first, *_ = name.split("-")
+                if kind == "training" and int(first) > self._step:
+                    shutil.rmtree(episodes_folder(self._recalls) / name)
+                elif kind == "training":
+                    self._forget_later(episodes_folder(self._recalls) / name / "steps.jsonl")
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        with self._losing():
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+        self._observations.close()
+
+    def _begin(self, env: int, first: int) -> None:
+        """An environment begins an episode with this agent step."""
+        number = self._episodes.begin(first)
+        due = first // self._steps_per_episode > self._begun // self._steps_per_episode
+        if self._writer is not None or not due or not isinstance(self._agent, Remembering):
+            return
+        self._begun, self._env = first, env
+        heading = self._subject.heading("training", number, first, self._memories)
+        with self._losing():
+            self._make_place()
+            self._writer = EpisodeWriter(self._recalls, heading, self._warn)
+
+    def _write(self, step: int, picture: np.ndarray, transition: Transition) -> None:
+        if self._writer is None:
+            return
+        with self._losing():
+            self._writer.add(
+                step,
+                picture,
+                int(transition.actions[self._env]),
+                float(transition.rewards[self._env]),
+                self._found,
+                self._episodes.of,
+                self._subject.show,
+            )
+            if transition.ended[self._env] or self._writer.length >= _MOST_STEPS:
+                self._writer.finish()
+                self._writer = None
+
+    def _make_place(self) -> None:
+        """Remove recorded episodes of the training until there is room: first those nearest to others in time."""
+        names = [name for name in Recording(self._recalls).names() if name.startswith("training")]
+        sizes = {name: _nbytes(episodes_folder(self._recalls) / name) for name in names}
+        while len(sizes) > 2 and sum(sizes.values()) > (1.0 - _PICTURES) * self._most_bytes:
+            kept = sorted(sizes)
+            steps = [int(name.split("-")[1]) for name in kept]
+            gaps = {kept[place]: steps[place + 1] - steps[place - 1] for place in range(1, len(kept) - 1)}
+            densest = min(gaps, key=gaps.__getitem__)
+            shutil.rmtree(episodes_folder(self._recalls) / densest)
+            del sizes[densest]
+
+    def _forget_later(self, path: Path) -> None:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        marker = b'"step":'
+        kept = [line for line in lines if int(line.split(marker, 1)[1].split(b",", 1)[0]) <= self._step]
+        if len(kept) < len(lines):
+            path.write_bytes(b"".join(kept))
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Go on without a record of this episode where the disk does not take it."""
+        try:
+            yield
+        except OSError as error:
+            self._warn(f"what is remembered is not being recorded, training goes on: {error}")
+            if self._writer is not None:
+                with suppress(OSError):
+                    self._writer.close()
+                self._writer = None
+
+
+class GameRecorder:
+    """Records the first games of an evaluation.
+
+    Args:
+        agent: who plays; it learns nothing meanwhile.
+        recalls: folder for what is recorded; an earlier record of the same games makes place.
+        subject: what to call it.
+        step: the agent step of the training that it has reached.
+        games: how many to record.
+        memories: most to be listed for an action.
+        provenance: of memories.
+        warn: is told what cannot be written, in one line; the games go on.
+    """
+
+    def __init__(
+        self,
+        agent: Remembering,
+        recalls: Path,
+        subject: Subject,
+        step: int,
+        *,
+        games: int,
+        memories: int,
+        provenance: Provenance,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._agent = agent
+        self._recalls = recalls
+        self._subject = subject
+        self._step = step
+        self._games = games
+        self._memories = memories
+        self._provenance = provenance
+        self._warn = warn
+        self._writers: dict[int, EpisodeWriter] = {}
+
+    def watch(self, moment: Moment) -> None:
+        """Take in a step of a game."""
+        if moment.game >= self._games:
+            return
+        try:
+            if moment.game not in self._writers:
+                self._begin(moment.game)
+            writer = self._writers[moment.game]
+            found = self._agent.recollect(moment.observation, moment.state_hash, self._memories)
+            picture = self._subject.show(moment.observation)
+            writer.add(None, picture, moment.action, moment.reward, found, self._provenance, self._subject.show)
+            if moment.ended:
+                writer.finish()
+        except OSError as error:
+            self._games = 0
+            self._warn(f"what is remembered is not being recorded, the games go on: {error}")
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        with suppress(OSError):
+            for writer in self._writers.values():
+                writer.close()
+
+    def _begin(self, game: int) -> None:
+        heading = self._subject.heading("evaluation", game, self._step, self._memories)
+        shutil.rmtree(episodes_folder(self._recalls) / heading.name, ignore_errors=True)
+        self._writers[game] = EpisodeWriter(self._recalls, heading, self._warn)
+
+
+def _nbytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,340 @@
+// One run: its episodes, one step of one of them, and the memories behind that.
+
+import { draw, episodes, forgetSheets, prefetch, recalled, steps } from "./data.js";
+import { fill, make, percent, short } from "./dom.js";
+
+const MOMENTS = 4;
+
+function titled(heading) {
+  if (heading.damaged) return `${heading.name} (damaged)`;
+  const total = heading.total === null ? "running" : `return ${short(heading.total)}`;
+  return heading.kind === "training"
+    ? `episode ${heading.number}, from step ${short(heading.step)}, ${total}`
+    : `evaluation at step ${short(heading.step)}, game ${heading.number}, ${total}`;
+}
+
+export class Pane {
+  constructor(page, place) {
+    this.page = page;
+    this.lines = [];
+    this.headings = [];
+    this.opened = null;
+    this.runSelect = make("select", { "aria-label": "run", onchange: () => this.change(() => this.openRun(this.runSelect.value)) },
+      ...page.names.map((name) => make("option", { value: name }, name)));
+    this.episodeSelect = make("select", {
+      "aria-label": "episode", onchange: () => this.change(() => this.openEpisode(this.episodeSelect.value)),
+    });
+    this.notice = make("p", { class: "notice", role: "status", hidden: true });
+    this.world = make("canvas", { class: "world" });
+    this.worldNote = make("p", { class: "note" });
+    this.facts = make("dl", { class: "facts" });
+    this.values = make("div", { class: "values" });
+    this.cards = make("div", { class: "cards" });
+    this.track = make("canvas", { class: "track", width: 1000, height: 40, title: "reward, and where nobody looked" });
+    this.track.addEventListener("click", (event) => this.jump(event));
+    this.detail = make("section", { class: "detail", hidden: true });
+    this.root = make("section", { class: "pane", "data-pane": place },
+      make("div", { class: "choice" }, this.runSelect, this.episodeSelect),
+      this.notice, this.track,
+      make("div", { class: "columns" },
+        make("div", { class: "left" }, this.world, this.worldNote, this.facts, this.values),
+        make("div", { class: "right" }, this.cards, this.detail)));
+  }
+
+  // Opening something else and showing it.
+  async change(open) {
+    await open();
+    this.page.offerActions();
+    this.page.show();
+  }
+
+  actions() {
+    return this.heading && this.heading.actions ? this.heading.actions : [];
+  }
+
+  complain(message) {
+    this.notice.hidden = !message;
+    this.notice.textContent = message || "";
+  }
+
+  async openRun(run, episode) {
+    this.run = run;
+    this.runSelect.value = run;
+    try {
+      this.headings = await episodes(run, true);
+    } catch (error) {
+      this.headings = [];
+      this.complain(error.message);
+    }
+    this.offerEpisodes();
+    const wanted = this.headings.find((heading) => heading.name === episode);
+    const sound = this.headings.filter((heading) => !heading.damaged);
+    const chosen = wanted || sound[sound.length - 1] || this.headings[0];
+    await this.openEpisode(chosen ? chosen.name : null);
+    if (episode && !wanted) this.complain(`There is no episode ${episode} in this run.`);
+  }
+
+  offerEpisodes() {
+    fill(this.episodeSelect, ...this.headings.map((heading) => make("option", { value: heading.name }, titled(heading))));
+  }
+
+  async openEpisode(name) {
+    this.episode = name;
+    this.lines = [];
+    this.heading = this.headings.find((heading) => heading.name === name) || null;
+    this.closeMemory();
+    this.complain("");
+    if (name === null) {
+      this.complain("Nothing is recorded of this run yet: the first episode is, once --steps_per_recording steps are done.");
+      return;
+    }
+    this.episodeSelect.value = name;
+    if (this.heading.damaged) {
+      this.complain(this.heading.damaged);
+      return;
+    }
+    await this.load(false);
+  }
+
+  async load(fresh) {
+    try {
+      const { lines, damaged } = await steps(this.run, this.episode, fresh);
+      this.lines = lines;
+      if (damaged.length) {
+        this.complain(`${damaged.length} of the lines of this episode cannot be read (line ${damaged.slice(0, 5).join(", ")}` +
+          `${damaged.length > 5 ? ", …" : ""} of steps.jsonl); the others are shown.`);
+      } else if (!lines.length) {
+        this.complain("This episode has no steps yet.");
+      } else if (this.heading.length === null) {
+        this.complain("This episode is still being written, or its run was stopped in it.");
+      } else {
+        this.complain("");
+      }
+    } catch (error) {
+      this.complain(error.message);
+    }
+    this.drawTrack();
+  }
+
+  // An episode that was running may have grown, or ended.
+  async refresh() {
+    if (!this.heading || this.heading.damaged || this.heading.length !== null) return;
+    const before = this.lines.length;
+    this.headings = await episodes(this.run, true).catch(() => this.headings);
+    this.heading = this.headings.find((heading) => heading.name === this.episode) || this.heading;
+    this.offerEpisodes();
+    this.episodeSelect.value = this.episode;
+    forgetSheets(this.run, this.episode);
+    await this.load(true);
+    if (this.lines.length !== before) this.page.show();
+  }
+
+  otherEpisode(by) {
+    const place = this.headings.findIndex((heading) => heading.name === this.episode) + by;
+    if (this.headings[place]) this.change(() => this.openEpisode(this.headings[place].name));
+  }
+
+  // Which memories of a line pass the filter, the heaviest first.
+  chosen(line, filter) {
+    const memories = line.memories;
+    if (!memories) return [];
+    const now = this.now(line);
+    const action = filter.action === "taken" ? line.action : filter.action === "all" ? null : Number(filter.action);
+    return memories.origin
+      .map((_, place) => place)
+      .filter((place) => action === null || memories.action[place] === action)
+      .filter((place) => memories.weight[place] >= filter.weight && now - memories.origin[place] <= filter.age)
+      .sort((one, other) => memories.weight[other] - memories.weight[one]);
+  }
+
+  // The agent step that ages are counted from.
+  now(line) {
+    return line.step === null ? this.heading.step : line.step;
+  }
+
+  show(time, filter) {
+    this.time = time;
+    const line = this.lines[time];
+    this.root.classList.toggle("over", !line);
+    if (!line) {
+      fill(this.facts, make("dt", {}, this.lines.length ? `This episode ended at step ${this.lines.length - 1}.` : ""));
+      return;
+    }
+    this.showWorld(line);
+    this.showValues(line, filter);
+    this.showMemories(line, filter);
+    for (const next of this.lines.slice(time + 1, time + 8)) prefetch(this.run, this.episode, next, this.chosen(next, filter));
+    this.drawTrack();
+  }
+
+  async showWorld(line) {
+    const name = this.actions()[line.action] ?? line.action;
+    const facts = [["took", name], ["reward", short(line.reward)], ["agent step", short(this.now(line))]];
+    fill(this.facts, ...facts.flatMap(([term, fact]) => [make("dt", {}, term), make("dd", {}, String(fact))]));
+    const drawn = await draw(this.world, this.run, this.episode, line.picture);
+    this.worldNote.textContent = drawn ? "" : "The picture of this step is still being written, or lost.";
+  }
+
+  // The value of every action, and within its bar what each memory adds.
+  showValues(line, filter) {
+    if (!line.values) {
+      fill(this.values, make("p", { class: "note" }, "Nobody looked at this step, to keep recording cheap (--recording_percent)."));
+      return;
+    }
+    const finite = line.values.filter((value) => value !== null);
+    const least = Math.min(0, ...finite);
+    const span = Math.max(1e-12, Math.max(0, ...finite) - least);
+    fill(this.values, ...line.values.map((value, action) => this.valueRow(line, filter, action, value, least, span)));
+  }
+
+  valueRow(line, filter, action, value, least, span) {
+    const memories = line.memories;
+    const parts = memories.action
+      .map((of, place) => (of === action ? [memories.weight[place] * memories.value[place], place] : null))
+      .filter((part) => part !== null);
+    if (line.rest[action]) parts.push([line.rest[action], null]);
+    const total = parts.reduce((sum, [part]) => sum + Math.abs(part), 0);
+    const width = value === null ? 100 : (100 * (Math.max(value, 0) - least - Math.max(0, -value))) / span;
+    const bar = make("span", { class: "bar", style: `width:${Math.max(1, Math.min(100, width))}%` },
+      ...parts.map(([part, place]) => {
+        const what = place === null ? "all memories not listed" : `${this.whence(line, place)}: weight ${percent(memories.weight[place])} × ${short(memories.value[place])}`;
+        return make("i", { class: place === null ? "rest" : "part", style: `flex-grow:${total ? Math.abs(part) / total : 1}`, title: `${what} = ${short(part)}` });
+      }));
+    const chosen = filter.action === String(action) || (filter.action === "taken" && action === line.action);
+    return make("button", {
+      class: `value${action === line.action ? " took" : ""}${chosen ? " chosen" : ""}`,
+      title: "show the memories of this action", onclick: () => this.page.choose(action + 1),
+    }, make("span", { class: "name" }, this.actions()[action] ?? String(action)),
+      make("span", { class: "scale" }, bar), make("span", { class: "number" }, value === null ? "untried" : short(value)));
+  }
+
+  whence(line, place) {
+    const { episode, time, origin } = line.memories;
+    return episode[place] === null ? `step ${short(origin[place])}` : `episode ${episode[place]}, step ${time[place]}`;
+  }
+
+  showMemories(line, filter) {
+    const places = this.chosen(line, filter);
+    if (!places.length) {
+      const known = line.memories && line.memories.origin.length;
+      fill(this.cards, make("p", { class: "note" }, !line.memories ? "" : known ? "No memory passes the filter." : "Nothing was remembered yet."));
+      return;
+    }
+    fill(this.cards, ...places.slice(0, 24).map((place) => this.card(line, place)));
+  }
+
+  card(line, place) {
+    const memories = line.memories;
+    const at = (name) => (memories[name] ? memories[name][place] : undefined);
+    const picture = make("canvas");
+    const lost = make("span", { class: "lost", hidden: true }, "no longer kept");
+    draw(picture, this.run, null, at("origin")).then((drawn) => (lost.hidden = drawn));
+    const pictures = [make("figure", {}, picture, lost)];
+    if (at("reconstruction") !== undefined) {
+      const decoded = make("canvas");
+      draw(decoded, this.run, this.episode, at("reconstruction"));
+      pictures.push(make("figure", {}, decoded, make("figcaption", {}, "reconstructed")));
+    }
+    const now = this.now(line);
+    const facts = [
+      ["value", short(at("value"))],
+      ["age", short(now - at("origin"))],
+      ["distance", short(at("distance"))],
+      ["key age", short(now - at("keyed_at"))],
+      ["used", `${short(at("uses"))}×`],
+    ];
+    if (at("fresh_distance") !== undefined) facts.splice(3, 0, ["if fresh", short(at("fresh_distance"))]);
+    const stale = at("fresh_distance") !== undefined && Math.abs(at("fresh_distance") - at("distance")) > 0.5 * Math.max(at("distance"), 1e-9);
+    return make("button", {
+      class: `card${stale ? " stale" : ""}${at("origin") === this.opened ? " opened" : ""}`, "data-origin": at("origin"),
+      title: stale ? "its stored key is far from what it would be now" : "when it was written, and where else recalled",
+      onclick: () => this.openMemory(at("origin")),
+    },
+      make("span", { class: "weight" }, make("i", { style: `width:${100 * at("weight")}%` }), make("b", {}, percent(at("weight")))),
+      make("span", { class: "pictures" }, ...pictures),
+      make("span", { class: "of" }, `${this.actions()[at("action")] ?? at("action")} · ${this.whence(line, place)}`),
+      make("dl", { class: "facts" }, ...facts.flatMap(([term, fact]) => [make("dt", {}, term), make("dd", {}, fact)])));
+  }
+
+  closeMemory() {
+    this.opened = null;
+    this.detail.hidden = true;
+    for (const card of this.cards.querySelectorAll(".opened")) card.classList.remove("opened");
+    if (this.page.panes.length && this.page.slider) this.page.remember();
+  }
+
+  // When a memory was written, the moments around it, and where else it was recalled.
+  async openMemory(origin) {
+    this.opened = origin;
+    this.page.remember();
+    for (const card of this.cards.children) card.classList.toggle("opened", card.dataset.origin === String(origin));
+    const moments = [];
+    for (let by = -MOMENTS; by <= MOMENTS; by++) {
+      const step = origin + by * this.heading.num_envs;
+      if (step < 1) continue;
+      const canvas = make("canvas");
+      draw(canvas, this.run, null, step);
+      moments.push(make("figure", { class: by === 0 ? "self" : "" }, canvas, make("figcaption", {}, by === 0 ? "written" : `${by > 0 ? "+" : "−"}${Math.abs(by)}`)));
+    }
+    const places = make("ul", {}, make("li", {}, "…"));
+    fill(this.detail,
+      make("h3", {}, `Memory of agent step ${short(origin)}`, make("button", { title: "close (Esc)", onclick: () => this.closeMemory() }, "×")),
+      make("p", { class: "note" }, this.story(origin)),
+      make("div", { class: "moments" }, ...moments),
+      make("h4", {}, "Recalled in"), places);
+    this.detail.hidden = false;
+    const found = await recalled(this.run, origin).catch((error) => [{ error: error.message }]);
+    if (this.opened !== origin) return;
+    fill(places, ...(found.length ? found : [{ error: "no recorded step" }]).map((one) => this.occurrence(one)));
+  }
+
+  story(origin) {
+    const line = this.lines[this.time];
+    const place = line && line.memories ? line.memories.origin.indexOf(origin) : -1;
+    if (place < 0) return "It is not among the memories of this step.";
+    const memories = line.memories;
+    return `Observed in ${this.whence(line, place)}; its value last written at agent step ${short(memories.written_at[place])}; ` +
+      `its key of step ${short(memories.keyed_at[place])}; recalled ${short(memories.uses[place])} times before this step.`;
+  }
+
+  occurrence({ episode, times, error }) {
+    if (error) return make("li", {}, error);
+    const heading = this.headings.find((one) => one.name === episode);
+    const links = times.slice(0, 40).map((time) =>
+      make("button", { class: "time", onclick: () => this.leap(episode, time) }, String(time)));
+    return make("li", {}, `${heading ? titled(heading) : episode}: `, ...links, times.length > 40 ? ` and ${times.length - 40} more` : "");
+  }
+
+  async leap(episode, time) {
+    const origin = this.opened;
+    if (episode !== this.episode) await this.openEpisode(episode);
+    this.page.go(time);
+    this.openMemory(origin);
+  }
+
+  // Rewards as ticks up and down, steps that nobody looked at hatched, and where we are.
+  drawTrack() {
+    const context = this.track.getContext("2d");
+    const { width, height } = this.track;
+    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
+    const most = Math.max(1e-12, ...this.lines.map((line) => Math.abs(line.reward)));
+    const step = width / Math.max(1, this.lines.length);
+    context.clearRect(0, 0, width, height);
+    this.lines.forEach((line, time) => {
+      context.fillStyle = colour(line.memories ? "--looked" : "--unlooked");
+      context.fillRect(time * step, height - 6, Math.max(step, 1), 6);
+      if (line.reward) {
+        context.fillStyle = colour(line.reward > 0 ? "--good" : "--bad");
+        const tall = 4 + (26 * Math.abs(line.reward)) / most;
+        context.fillRect(time * step, 32 - tall, Math.max(2, Math.min(step, 6)), tall);
+      }
+    });
+    context.fillStyle = colour("--accent");
+    context.fillRect((this.time || 0) * step, 0, Math.max(2, Math.min(step, 6)), height);
+  }
+
+  jump(event) {
+    const box = this.track.getBoundingClientRect();
+    this.page.go(Math.floor(((event.clientX - box.left) / box.width) * this.lines.length));
+  }
+}

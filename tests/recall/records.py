@@ -1,0 +1,89 @@
+"""Recorded episodes for the tests: made by the writer itself, of memories whose every number is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from memory.recollection import Recollection
+from recall.record import EpisodeWriter, Heading, observations_folder
+from recall.sheets import SheetWriter
+
+ACTIONS = ["noop", "up", "down"]
+SIDE = 12
+
+
+def no_warning(message: str) -> None:
+    raise AssertionError(message)
+
+
+def picture_of(number: int) -> np.ndarray:
+    """A picture that tells its number: its corner holds it, in two bytes."""
+    picture = np.full((SIDE, SIDE), 128, dtype=np.uint8)
+    picture[0, 0], picture[0, 1] = divmod(number, 256)
+    return picture
+
+
+def number_of(picture: np.ndarray) -> int:
+    return 256 * int(picture[0, 0, 0]) + int(picture[0, 1, 0])
+
+
+def show(observation: np.ndarray) -> np.ndarray:
+    return observation
+
+
+def remembered(step: int, memories: int = 2, fresh: bool = False) -> Recollection:
+    """What an agent remembers at a step: of each action the memories of the steps before, at halving weights."""
+    rng = np.random.default_rng(step)
+    actions = np.repeat(np.arange(len(ACTIONS)), memories)
+    origins = np.maximum(1, step - 1 - rng.integers(0, max(step - 1, 1), len(actions)))
+    weights = np.tile(0.5 ** np.arange(1, memories + 1), len(ACTIONS))
+    values = rng.normal(0, 10, len(actions))
+    rest = rng.normal(0, 1, len(ACTIONS))
+    return Recollection(
+        action_values=rest + np.bincount(actions, weights * values),
+        rest=rest,
+        actions=actions,
+        slots=np.arange(len(actions)),
+        weights=weights,
+        values=values,
+        distances=rng.random(len(actions)),
+        origins=origins,
+        written_at=origins + 5,
+        keyed_at=origins,
+        uses=np.arange(len(actions)),
+        fresh_distances=rng.random(len(actions)) if fresh else None,
+    )
+
+
+def provenance(step: int) -> tuple[int, int]:
+    return step // 100, step % 100
+
+
+def write_episode(
+    recalls: Path, first: int, length: int, *, ends: bool = True, fresh: bool = False, memories: int = 2
+) -> str:
+    """Record an episode of steps `first` to `first + length - 1`; its name."""
+    of = {"kind": "training", "agent": "nec", "world": "qbert", "actions": ACTIONS, "num_envs": 1, "memories": 2}
+    heading = Heading(number=first // 100, step=first, **of)
+    writer = EpisodeWriter(recalls, heading, no_warning)
+    for step in range(first, first + length):
+        found = None if step % 10 == 9 else remembered(step, memories, fresh)
+        writer.add(step, picture_of(step), step % 3, float(step % 7 == 0), found, provenance, show)
+    writer.finish() if ends else writer.close()
+    return heading.name
+
+
+def write_observations(recalls: Path, steps: int) -> None:
+    sheets = SheetWriter(observations_folder(recalls), 2**30, no_warning)
+    for step in range(1, steps + 1):
+        sheets.add(step, picture_of(step))
+    sheets.close()
+
+
+def write_run(run: Path, *firsts: int, length: int = 30, steps: int = 300) -> None:
+    """A run with recorded episodes."""
+    write_observations(run / "recalls", steps)
+    for first in firsts:
+        write_episode(run / "recalls", first, length)

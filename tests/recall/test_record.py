@@ -1,0 +1,104 @@
+"""What was recorded comes back, and what is damaged is told of."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from recall.record import FORMAT, DamagedError, Recording, episodes_folder, line_of
+from tests.recall.records import number_of, provenance, remembered, write_episode, write_run
+
+
+def test_a_line_accounts_for_every_action_value():
+    for step in range(1, 50):
+        found = remembered(step, memories=4)
+        line = json.loads(json.dumps(line_of(found, provenance, None), allow_nan=False))
+        values = list(line["rest"])
+        memories = line["memories"]
+        for action, weight, value in zip(memories["action"], memories["weight"], memories["value"], strict=True):
+            values[action] += weight * value
+        np.testing.assert_allclose(values, found.action_values, rtol=1e-4, atol=1e-4)
+        assert [tuple(pair) for pair in zip(memories["episode"], memories["time"], strict=True)] == [
+            (origin // 100, origin % 100) for origin in memories["origin"]
+        ]
+
+
+def test_an_action_to_be_tried_first_is_null():
+    found = remembered(5)
+    found.action_values[1] = found.rest[1] = np.inf
+    line = json.loads(json.dumps(line_of(found, provenance, None), allow_nan=False))
+    assert line["values"][1] is None and line["rest"][1] is None and line["values"][0] is not None
+
+
+def test_episodes_come_back_as_they_were_written(tmp_path):
+    write_run(tmp_path, 110, 200)
+    recording = Recording(tmp_path / "recalls")
+    assert recording.names() == ["training-000000110", "training-000000200"]
+    heading = recording.heading("training-000000110")
+    assert (heading.length, heading.number, heading.step, heading.format) == (30, 1, 110, FORMAT)
+    steps = recording.steps(heading.name)
+    assert not steps.damaged and [line["step"] for line in steps.lines] == list(range(110, 140))
+    assert heading.total == sum(line["reward"] for line in steps.lines) == 4
+    for line in steps.lines:
+        assert number_of(recording.picture(heading.name, line["picture"])) == line["step"]
+        assert (line["memories"] is None) == (line["step"] % 10 == 9)
+        for origin in line["memories"]["origin"] if line["memories"] else ():
+            assert number_of(recording.observation(origin)) == origin
+
+
+def test_an_episode_that_runs_can_be_read_up_to_its_last_whole_line(tmp_path):
+    name = write_episode(tmp_path, 1, 12, ends=False)
+    path = episodes_folder(tmp_path) / name / "steps.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    recording = Recording(tmp_path)
+    assert recording.heading(name).length is None
+    assert [line["time"] for line in recording.steps(name).lines] == list(range(11))
+    assert recording.steps(name).damaged == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\x00\x01", b"{}", b"[1]", b'{"time": 3}', b'{"memories": 1}', b'{"time":1,"memories":{"a":[1],"b":[]}}'],
+)
+def test_a_damaged_line_is_told_of_and_the_others_are_shown(tmp_path, damage):
+    name = write_episode(tmp_path, 1, 6)
+    path = episodes_folder(tmp_path) / name / "steps.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = damage
+    path.write_bytes(b"\n".join(lines))
+    steps = Recording(tmp_path).steps(name)
+    assert steps.damaged == [3] and [line["time"] for line in steps.lines] == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": 3}', "\udcff"])
+def test_a_damaged_heading_is_named(tmp_path, content):
+    name = write_episode(tmp_path, 1, 2)
+    path = episodes_folder(tmp_path) / name / "episode.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DamagedError, match=r"episode\.json"):
+        Recording(tmp_path).heading(name)
+
+
+def test_a_newer_format_is_refused_by_its_number(tmp_path):
+    name = write_episode(tmp_path, 1, 2)
+    path = episodes_folder(tmp_path) / name / "episode.json"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(DamagedError, match="format 99"):
+        Recording(tmp_path).heading(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc", "training-1/../../x", "", "..", "/etc/passwd", "training-0000000001x"]
+)
+def test_a_name_does_not_lead_elsewhere(tmp_path, name):
+    write_episode(tmp_path, 1, 2)
+    recording = Recording(tmp_path)
+    for read in (recording.heading, recording.steps):
+        with pytest.raises(DamagedError):
+            read(name)
+
+
+def test_a_run_without_a_record_has_no_episodes(tmp_path):
+    assert Recording(tmp_path / "recalls").names() == []
