@@ -3,7 +3,7 @@
     python -m benchmarks.equal_bytes            128, 256, 512 and 1,024 bytes, three seeds, 3,000 updates each
 
 A memory that keeps its observation has less left for its key. Each combination gets the longest key that the bytes
-allow: a key takes 4 bytes a number, the tables 32 a memory, an observation without loss about 205 with its share of
+allow: a key takes 4 bytes a number, the tables 40 a memory, an observation without loss about 205 with its share of
 the dictionary, and 784 as it is, a label that gradients are foretold from 40. All hold 5,000 memories. Networks are not
 counted: a decoder for digits takes about a megabyte. Metrics: `benchmarks/classification.py`.
 """
@@ -19,7 +19,7 @@ from benchmarks.classification import ClassificationOptions, compare
 from training.command_line import guarded, parse_overrides
 
 BUDGETS = (128, 256, 512, 1_024)
-TABLES = 32
+TABLES = 40
 """Bytes of a memory beside its key and its observation."""
 COMBINATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "frozen": (0, ("--agent.credit", "frozen")),
