@@ -13,14 +13,16 @@ class Page {
   constructor(root) {
     this.root = root;
     this.playing = null;
-    this.link = readLink();
-    this.time = Number(this.link.step || 0);
-    this.filter = {
-      action: this.link.action || "taken",
-      weight: Number(this.link.weight || 0),
-      age: this.link.age ? Number(this.link.age) : Infinity,
-    };
     this.panes = [];
+    // Until the view that was asked for is open, the address is not ours to write.
+    this.open = false;
+    this.wanted = readLink();
+    this.time = Number(this.wanted.step || 0);
+    this.filter = {
+      action: this.wanted.action || "taken",
+      weight: Number(this.wanted.weight || 0),
+      age: this.wanted.age ? Number(this.wanted.age) : Infinity,
+    };
   }
 
   async start() {
@@ -34,12 +36,14 @@ class Page {
     }
     this.names = names;
     this.build();
-    const first = names.includes(this.link.run) ? this.link.run : names[names.length - 1];
-    await this.openPane(0, first, this.link.episode);
-    if (this.link.run && first !== this.link.run) this.panes[0].complain(`There is no run ${this.link.run} here.`);
-    if (names.includes(this.link.run2)) await this.openPane(1, this.link.run2, this.link.episode2);
-    if (this.link.memory) this.panes[0].openMemory(Number(this.link.memory));
+    const { run, episode, run2, episode2, memory } = this.wanted;
+    const first = names.includes(run) ? run : names[names.length - 1];
+    await this.openPane(0, first, episode);
+    if (run && first !== run) this.panes[0].complain(`There is no run ${run} here.`);
+    if (names.includes(run2)) await this.openPane(1, run2, episode2);
+    this.open = true;
     this.show();
+    if (memory) this.panes[0].openMemory(Number(memory));
     window.addEventListener("keydown", (event) => this.key(event));
     setInterval(() => this.refresh(), BEAT);
   }
@@ -137,13 +141,14 @@ class Page {
   }
 
   remember() {
+    if (!this.open) return;
     const [first, second] = this.panes;
-    this.link = {
-      run: first.run, episode: first.episode, step: this.time, action: this.filter.action, weight: this.filter.weight || null,
-      age: Number.isFinite(this.filter.age) ? this.filter.age : null, memory: first.opened,
+    const { action, weight, age } = this.filter;
+    writeLink({
+      run: first.run, episode: first.episode, step: this.time, action, weight: weight || null,
+      age: Number.isFinite(age) ? age : null, memory: first.opened,
       run2: second ? second.run : null, episode2: second ? second.episode : null,
-    };
-    writeLink(this.link);
+    });
   }
 
   play() {

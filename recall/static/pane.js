@@ -260,7 +260,7 @@ export class Pane {
     this.opened = null;
     this.detail.hidden = true;
     for (const card of this.cards.querySelectorAll(".opened")) card.classList.remove("opened");
-    if (this.page.panes.length && this.page.slider) this.page.remember();
+    this.page.remember();
   }
 
   // When a memory was written, the moments around it, and where else it was recalled.

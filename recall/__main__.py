@@ -1,0 +1,209 @@
+"""Look into a recorded step from the terminal.
+
+    python -m recall runs/NAME                               the recorded episodes of a run
+    python -m recall runs/NAME --episode 3                   one of them, step by step: what was done, what it was worth
+    python -m recall runs/NAME --episode 3 --step 120        the memories behind one step, and its picture
+    python -m recall runs/NAME --episode 3 --video out.mp4   the episode with its recalls beside it; or out.gif
+
+Episodes are counted as they are listed, from 0. TensorBoard shows the same, under "Recalls".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from imageio.v2 import get_writer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from recall.panel import heaviest_of, now_of, panel
+from recall.record import DamagedError, Heading, Recording
+
+PICTURES_PER_SECOND = 10
+_TEXTS = ("action", "recorded in")
+
+
+class UsageError(Exception):
+    """What was asked for is not there; the message says what is."""
+
+
+def table_of(*columns: str) -> Table:
+    """A table whose numbers stay whole in a terminal of 80 columns; its texts give way."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column not in _TEXTS)
+    return table
+
+
+def moment(memories: dict[str, list[Any]], place: int) -> str:
+    """The training episode and the step that a memory is of, or the agent step where those are not known."""
+    episode, time = memories["episode"][place], memories["time"][place]
+    return f"{memories['origin'][place]:,}" if episode is None else f"{episode}:{time}"
+
+
+def print_episodes(recording: Recording, console: Console) -> None:
+    """The recorded episodes of a run, and which of them cannot be read."""
+    table = table_of("episode", "recorded in", "from agent step", "return", "steps")
+    for number, name in enumerate(recording.names()):
+        try:
+            heading = recording.heading(name)
+        except DamagedError as error:
+            console.print(f"episode {number}: {error}", style="yellow", markup=False)
+            continue
+        total = "running" if heading.total is None else f"{heading.total:,.6g}"
+        length = "" if heading.length is None else f"{heading.length:,}"
+        table.add_row(str(number), f"{heading.kind}, episode {heading.number}", f"{heading.step:,}", total, length)
+    console.print(table)
+
+
+def steps_table(heading: Heading, lines: list[dict[str, Any]]) -> Table:
+    """What was done in an episode, and what that was thought worth."""
+    table = table_of("step", "action", "value", "reward", "by episode:step", "weight")
+    for line in lines:
+        action = line["action"]
+        value = line["values"][action] if line["values"] else None
+        of = weight = ""
+        for place in heaviest_of(line, action, 1):
+            of, weight = moment(line["memories"], place), f"{100 * line['memories']['weight'][place]:.3g} %"
+        worth = "" if value is None else f"{value:,.4g}"
+        table.add_row(str(line["time"]), heading.actions[action], worth, f"{line['reward']:g}", of, weight)
+    return table
+
+
+def memories_table(heading: Heading, line: dict[str, Any]) -> Table:
+    """The memories behind one step, of all actions."""
+    memories, now = line["memories"], now_of(heading, line)
+    tells_fresh = "fresh_distance" in memories
+    staleness = "if fresh" if tells_fresh else "key age"
+    table = table_of("action", "worth", "episode:step", "weight", "says", "age", "distance", staleness, "used")
+    for action, value in enumerate(line["values"]):
+        name = f"[bold]{heading.actions[action]}[/bold]" if action == line["action"] else heading.actions[action]
+        worth = "untried" if value is None else f"{value:,.4g}"
+        for place in heaviest_of(line, action, heading.memories):
+            stale = (
+                f"{memories['fresh_distance'][place]:.3g}" if tells_fresh else f"{now - memories['keyed_at'][place]:,}"
+            )
+            table.add_row(
+                name,
+                worth,
+                moment(memories, place),
+                f"{100 * memories['weight'][place]:.3g} %",
+                f"{memories['value'][place]:,.4g}",
+                f"{now - memories['origin'][place]:,}",
+                f"{memories['distance'][place]:.3g}",
+                stale,
+                f"{memories['uses'][place]:,}",
+            )
+            name = worth = ""
+        if line["rest"][action] and value is not None:
+            table.add_row(name, worth, "[dim]all others[/dim]", "", f"[dim]add {line['rest'][action]:,.4g}[/dim]")
+    return table
+
+
+def write_video(path: Path, recording: Recording, heading: Heading, lines: list[dict[str, Any]]) -> None:
+    """The panels of an episode as a film.
+
+    Raises:
+        UsageError: if the file is of no kind that can be made, or cannot be written.
+    """
+    if path.suffix not in (".mp4", ".gif"):
+        raise UsageError(f"--video: should be a file whose name ends in .mp4 or .gif (got {str(path)!r})")
+    options: dict[str, Any] = {"duration": 1000 / PICTURES_PER_SECOND, "loop": 0}
+    if path.suffix == ".mp4":
+        # Sizes must be even for this pixel format, which is the one that every player knows.
+        options = {"fps": PICTURES_PER_SECOND, "codec": "libx264", "quality": 8, "pixelformat": "yuv420p"}
+        options |= {"macro_block_size": 2}
+    try:
+        writer: Any = get_writer(path, **options)
+        with writer:
+            for line in lines:
+                writer.append_data(panel(recording, heading, line))
+    except OSError as error:
+        raise UsageError(f"--video: {path} cannot be written: {error}") from error
+
+
+def write_panel(path: Path, picture: np.ndarray) -> None:
+    """A picture as a file.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--panel: {path} cannot be written: {error.strerror}") from error
+
+
+def one_of(items: list[Any], number: int, what: str) -> Any:
+    """The item of a number, or a UsageError that says which there are."""
+    if not 0 <= number < len(items):
+        raise UsageError(f"--{what}: there are {what}s 0 to {len(items) - 1} (got {number})")
+    return items[number]
+
+
+def look(arguments: argparse.Namespace, console: Console) -> None:
+    """Print and write what was asked for.
+
+    Raises:
+        UsageError: if it is not there.
+        DamagedError: if it cannot be read.
+    """
+    recording = Recording(arguments.run / "recalls")
+    names = recording.names()
+    if not names:
+        hint = "agents with a memory record some while they train (--steps_per_recording), or in evaluate.py --record"
+        raise UsageError(f"{arguments.run} has no record of what was remembered: {hint}")
+    if arguments.episode is None:
+        if arguments.step is not None or arguments.video is not None:
+            raise UsageError("--step and --video need --episode: which one?")
+        print_episodes(recording, console)
+        return
+    name = one_of(names, arguments.episode, "episode")
+    heading, steps = recording.heading(name), recording.steps(name)
+    if steps.damaged:
+        console.print(f"[yellow]{len(steps.damaged)} lines of {name} cannot be read and are left out[/yellow]")
+    if arguments.video is not None:
+        write_video(arguments.video, recording, heading, steps.lines)
+        console.print(f"video: {arguments.video}")
+    if arguments.step is None:
+        if arguments.video is None:
+            console.print(steps_table(heading, steps.lines))
+        return
+    line = one_of(steps.lines, arguments.step, "step")
+    console.print(f"{heading.agent} on {heading.world}, {heading.kind} {heading.number}, step {line['time']}")
+    if line["memories"] is None:
+        console.print("Nobody looked at this step, to keep recording cheap (--recording_percent).")
+    else:
+        console.print(memories_table(heading, line))
+    path = arguments.panel or Path(f"{name}-step-{line['time']}.png")
+    write_panel(path, panel(recording, heading, line))
+    console.print(f"panel: {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; the exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m recall", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("--episode", type=int, help="which recorded episode, from 0")
+    parser.add_argument("--step", type=int, help="which of its steps, from 0")
+    parser.add_argument("--panel", type=Path, help="file for the picture of the step (.png); by default named after it")
+    parser.add_argument("--video", type=Path, help="file for the whole episode (.mp4 or .gif)")
+    try:
+        look(parser.parse_args(arguments), Console())
+    except (UsageError, DamagedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The terminal prints and draws what was recorded, and says what is there where something is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from recall.__main__ import main
+from recall.panel import MEMORY_SIDE, WORLD_SIDE, panel
+from recall.record import Recording, episodes_folder
+from tests.recall.records import SIDE, write_episode, write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", 110, 200)
+    return tmp_path / "run"
+
+
+def test_the_episodes_of_a_run_are_listed(run, capsys):
+    assert main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "training, episode 1 " in printed and "training, episode 2 " in printed and "200" in printed
+
+
+def test_a_step_is_printed_memory_by_memory_and_drawn(run, capsys, tmp_path):
+    path = tmp_path / "panel.png"
+    assert main([str(run), "--episode", "1", "--step", "2", "--panel", str(path)]) == 0
+    printed = capsys.readouterr().out
+    memories = Recording(run / "recalls").steps("training-000000200").lines[2]["memories"]
+    for place in range(len(memories["origin"])):
+        assert f" {memories['episode'][place]}:{memories['time'][place]} " in printed
+        assert f"{memories['value'][place]:,.4g}" in printed and f"{202 - memories['origin'][place]:,}" in printed
+    assert printed.count("all others") == 3
+    assert cv2.imread(str(path)).shape[0] > WORLD_SIDE
+
+
+def test_an_episode_is_printed_step_by_step(run, capsys):
+    assert main([str(run), "--episode", "0"]) == 0
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    assert [line[0] for line in lines if line and line[0].isdigit()] == [str(number) for number in range(30)]
+
+
+def test_a_panel_shows_the_world_and_the_memories_of_the_action_taken(run):
+    recording = Recording(run / "recalls")
+    heading, line = recording.heading("training-000000110"), recording.steps("training-000000110").lines[3]
+    picture = panel(recording, heading, line)
+    world = recording.picture(heading.name, line["picture"])
+    scale = WORLD_SIDE // world.shape[0]
+    np.testing.assert_array_equal(picture[12 : 12 + WORLD_SIDE : scale, 12 : 12 + WORLD_SIDE : scale], world)
+    of_action = [place for place, action in enumerate(line["memories"]["action"]) if action == line["action"]]
+    assert len(of_action) == 2
+    for column, place in enumerate(of_action):
+        left = 24 + WORLD_SIDE + column * (MEMORY_SIDE + 12)
+        shown = picture[30 : 30 + MEMORY_SIDE, left : left + MEMORY_SIDE]
+        memory = recording.observation(line["memories"]["origin"][place])
+        # Each pixel of the memory, enlarged, at its middle.
+        middles = (np.arange(SIDE) * 2 + 1) * MEMORY_SIDE // (2 * SIDE)
+        np.testing.assert_array_equal(shown[np.ix_(middles, middles)], memory)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+def test_a_video_has_a_picture_for_every_step(run, tmp_path, name):
+    path = tmp_path / name
+    assert main([str(run), "--episode", "0", "--video", str(path)]) == 0
+    # Not by list(): a reader of films says that it has no end.
+    widths = [picture.shape[1] for picture in imageio.get_reader(path)]
+    assert len(widths) == 30 and widths[0] > WORLD_SIDE + 5 * MEMORY_SIDE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--episode", "2"], "there are episodes 0 to 1 (got 2)"),
+        (["--episode", "-1"], "there are episodes 0 to 1"),
+        (["--episode", "0", "--step", "30"], "there are steps 0 to 29 (got 30)"),
+        (["--step", "3"], "need --episode"),
+        (["--episode", "0", "--video", "out.avi"], ".mp4 or .gif"),
+        (["--episode", "0", "--step", "1", "--panel", "no/such/folder.png"], "cannot be written"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(run, capsys, arguments, message):
+    assert main([str(run), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_without_a_record_says_how_to_make_one(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "--steps_per_recording" in capsys.readouterr().err
+
+
+def test_damage_is_told_of(run, capsys, tmp_path):
+    path = episodes_folder(run / "recalls") / "training-000000110" / "steps.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"time":4,', b'"tim', 1))
+    assert main([str(run), "--episode", "0"]) == 0
+    assert "1 lines of training-000000110 cannot be read" in capsys.readouterr().out.replace("\n", " ")
+    (path.parent / "episode.json").write_text("{")
+    assert main([str(run)]) == 0 and "is damaged" in capsys.readouterr().out.replace("\n", "")
+    assert main([str(run), "--episode", "0"]) == 2 and "is damaged" in capsys.readouterr().err
+
+
+def test_a_step_that_nobody_looked_at(run, capsys, tmp_path):
+    path = tmp_path / "panel.png"
+    assert main([str(run), "--episode", "0", "--step", "9", "--panel", str(path)]) == 0
+    assert "Nobody looked at this step" in capsys.readouterr().out and path.exists()
+
+
+def test_reconstructions_take_the_place_of_what_is_no_longer_kept(tmp_path):
+    name = write_episode(tmp_path, 110, 5)
+    recording = Recording(tmp_path)
+    heading, line = recording.heading(name), recording.steps(name).lines[0]
+    without = panel(recording, heading, line)
+    line["memories"]["reconstruction"] = [0] * len(line["memories"]["origin"])
+    assert (panel(recording, heading, line) != without).any()
