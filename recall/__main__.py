@@ -26,7 +26,6 @@ from recall.panel import heaviest_of, now_of, panel
 from recall.record import DamagedError, Heading, Recording
 
 PICTURES_PER_SECOND = 10
-_TEXTS = ("action", "recorded in")
 
 
 class UsageError(Exception):
@@ -34,10 +33,10 @@ class UsageError(Exception):
 
 
 def table_of(*columns: str) -> Table:
-    """A table whose numbers stay whole in a terminal of 80 columns; its texts give way."""
+    """A table that fits a terminal of 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=column not in _TEXTS)
+        table.add_column(column, no_wrap=True)
     return table
 
 
@@ -64,7 +63,7 @@ def print_episodes(recording: Recording, console: Console) -> None:
 
 def steps_table(heading: Heading, lines: list[dict[str, Any]]) -> Table:
     """What was done in an episode, and what that was thought worth."""
-    table = table_of("step", "action", "value", "reward", "by episode:step", "weight")
+    table = table_of("step", "action", "value", "reward", "by ep:step", "weight")
     for line in lines:
         action = line["action"]
         value = line["values"][action] if line["values"] else None
@@ -80,8 +79,8 @@ def memories_table(heading: Heading, line: dict[str, Any]) -> Table:
     """The memories behind one step, of all actions."""
     memories, now = line["memories"], now_of(heading, line)
     tells_fresh = "fresh_distance" in memories
-    staleness = "if fresh" if tells_fresh else "key age"
-    table = table_of("action", "worth", "episode:step", "weight", "says", "age", "distance", staleness, "used")
+    staleness = "fresh" if tells_fresh else "key age"
+    table = table_of("action", "worth", "of ep:step", "weight", "says", "age", "dist", staleness, "used")
     for action, value in enumerate(line["values"]):
         name = f"[bold]{heading.actions[action]}[/bold]" if action == line["action"] else heading.actions[action]
         worth = "untried" if value is None else f"{value:,.4g}"
