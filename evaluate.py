@@ -34,8 +34,8 @@ from agents import Agent
 from agents.agent import Moment, Remembering
 from envs import WorldConfig
 from recall.episodes import TrainingEpisodes
+from recall.games import GameRecorder
 from recall.record import Provenance
-from recall.recorder import GameRecorder
 from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, subject, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides

@@ -253,11 +253,19 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop, Tally]:
 
 def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop, tally: Tally) -> Session:
     """All that trains, logs and saves, with a recorder where the agent has something to tell."""
+    recorder = recorder_of(config, loop, run.recalls)
+    if recorder is not None:
+        loop.agent = recorder
+    return Session(run, loop, tally, identity(config), warn, recorder)
+
+
+def recorder_of(config: RunConfig, loop: TrainingLoop, recalls: Path) -> RecordedAgent | None:
+    """Who is to live in the place of a loop's agent, recorded in a folder; None where there is nothing to record."""
     if not config.steps_per_recording or not isinstance(loop.agent, Remembering):
-        return Session(run, loop, tally, identity(config), warn)
-    recorded = RecordedAgent(
+        return None
+    return RecordedAgent(
         loop.agent,
-        run.recalls,
+        recalls,
         subject(config, loop.world),
         steps_per_episode=config.steps_per_recording,
         memories=config.recorded_memories,
@@ -265,8 +273,6 @@ def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop, tally
         most_bytes=config.recording_megabytes * 2**20,
         warn=warn,
     )
-    loop.agent = recorded
-    return Session(run, loop, tally, identity(config), warn, recorded)
 
 
 def subject(config: RunConfig, world: VectorEnv) -> Subject:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from memory.recollection import Recollection
+from memory.recollection import KeySpace, Recollection
 
 Metrics = dict[str, float]
 
@@ -140,6 +140,10 @@ class Remembering(Protocol):
             state_hash: of it.
             most: memories to list for each action.
         """
+        ...
+
+    def key_space(self, most: int) -> KeySpace:
+        """At most so many of its memories, as points."""
         ...
 
 

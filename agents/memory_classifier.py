@@ -23,10 +23,10 @@ from memory.episodic import CosineSoftmax, Store, maximum
 from memory.episodic.credit import Sample, scale_gradient
 from memory.episodic.freshening import UncertainFirst
 from memory.episodic.pretraining import OfflinePretraining
-from memory.episodic.recollecting import recollection
+from memory.episodic.recollecting import key_space, recollection
 from memory.episodic.reinstatement import VariationalAutoencoder
 from memory.episodic.staleness import PROBED, Probe
-from memory.recollection import Recollection
+from memory.recollection import KeySpace, Recollection
 
 
 class MemoryClassifierConfig(LearningMemoryConfig):
@@ -178,6 +178,11 @@ class MemoryClassifier:
             torch.from_numpy(found.slots),
             lambda fresh: 1.0 - functional.cosine_similarity(fresh, query, dim=1),
         )
+
+    def key_space(self, most: int) -> KeySpace:
+        """Some memories, as points; each speaks for its label."""
+        rows = self.store.rows_of(self.store.filled_slots())
+        return key_space(self.store.table, rows, self.store.values.long(), most)
 
     def staleness(self) -> dict[str, float]:
         """How stale the memory is now: what `Probe.staleness` measures."""

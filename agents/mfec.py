@@ -18,8 +18,8 @@ from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.exploration import epsilon_greedy
 from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, UniformMean, maximum
-from memory.episodic.recollecting import recollect_actions
-from memory.recollection import Recollection
+from memory.episodic.recollecting import key_space, recollect_actions
+from memory.recollection import KeySpace, Recollection
 
 
 class MFECConfig(BaseModel):
@@ -136,6 +136,11 @@ class MFEC:
         [values], _ = self._action_values(query, hashes, touch=False)
         exact = np.array([store.find(hashes).item() for store in self.memory.stores])
         return recollect_actions(self.memory, query, values, np.isfinite(values), most, exact)
+
+    def key_space(self, most: int) -> KeySpace:
+        """Some memories of all actions, as points."""
+        slots = self.memory.filled_slots()
+        return key_space(self.memory.table, self.memory.rows_of(slots), slots // self.memory.capacity, most)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -25,10 +25,10 @@ from agents.optimisers import OptimiserName, load_optimiser, make_optimiser
 from agents.replay import Replay
 from agents.statistics import MeanMetrics, sampled_recall
 from memory.episodic import EpisodicMemory, Tabular, TrainableMemories
-from memory.episodic.recollecting import recollect_actions
+from memory.episodic.recollecting import key_space, recollect_actions
 from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.staleness import PROBED, Probe
-from memory.recollection import Recollection
+from memory.recollection import KeySpace, Recollection
 
 _AT_ONCE = 512
 """Observations taken from the replay at a time: 14 MB of screens."""
@@ -136,6 +136,11 @@ class NEC:
         query, [values] = self._action_values(observation[None], touch=False)
         known = np.isin(np.arange(len(values)), self.memory.known_actions)
         return recollect_actions(self.memory, query, values, known, most)
+
+    def key_space(self, most: int) -> KeySpace:
+        """Some memories of all actions, as points."""
+        slots = self.memory.filled_slots()
+        return key_space(self.memory.table, self.memory.rows_of(slots), slots // self.memory.capacity, most)
 
     def state_dict(self) -> dict[str, Any]:
         return {

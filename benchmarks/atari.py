@@ -15,6 +15,9 @@ from pathlib import Path
 from benchmarks.runner import Options, Preset, benchmark
 from training.command_line import guarded, parse_overrides
 
+VARIANTS = {"nec_frozen": "frozen-encoder"}
+"""What the presets that are no published setting differ in."""
+
 
 class AtariOptions(Options):
     """Games, agents and seeds to run."""
@@ -28,7 +31,11 @@ class AtariOptions(Options):
 def main() -> None:
     default = AtariOptions(out=Path("docs/results/atari_1m.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.atari", __doc__)
-    presets = [Preset(f"atari_{agent}", ("--env.game", game)) for game in options.games for agent in options.agents]
+    presets = [
+        Preset(f"atari_{agent}", ("--env.game", game), VARIANTS.get(agent, ""))
+        for game in options.games
+        for agent in options.agents
+    ]
     benchmark(options, presets)
 
 

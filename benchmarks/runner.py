@@ -50,8 +50,6 @@ CURVES = {
     },
 }
 """Tags whose means are rows of a curve, and what they are called there."""
-VARIANTS = {"nec_frozen": "frozen-encoder"}
-"""What the presets that are no published setting differ in."""
 
 
 class CommonOptions(BaseModel):
@@ -203,14 +201,13 @@ def prepare(
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
         config = parse_overrides(default, [*preset.arguments, *arguments], str(path), "")
-        differs = [preset.variant, *(words for name, words in VARIANTS.items() if preset.name.endswith(name))]
         yield (
             config,
             Row(
                 experiment=options.out.stem,
                 world=config.env.title,
                 agent=config.agent.name,
-                variant="+".join(filter(None, [*differs, options.variant])),
+                variant="+".join(filter(None, [preset.variant, options.variant])),
                 seed=seed,
                 steps=0,
                 metric="",

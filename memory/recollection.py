@@ -50,6 +50,18 @@ class Recollection:
         return self.rest + spoken_for(self.actions, self.weights, self.values, len(self.rest))
 
 
+@dataclass(frozen=True)
+class KeySpace:
+    """Some memories as points: where their keys lie, and what is stored there. Arrays are `[memories]` if not said."""
+
+    keys: np.ndarray
+    """float32 `[memories, key_size]`."""
+    actions: np.ndarray
+    values: np.ndarray
+    origins: np.ndarray
+    keyed_at: np.ndarray
+
+
 def spoken_for(actions: np.ndarray, weights: np.ndarray, values: np.ndarray, num_actions: int) -> np.ndarray:
     """What memories `[n]` add to the value of each action, float64 `[num_actions]`."""
     return np.bincount(actions, weights.astype(np.float64) * values, minlength=num_actions)

@@ -143,8 +143,8 @@ class EpisodeWriter:
         found: Recollection | None,
         provenance: Provenance,
         show: Callable[[np.ndarray], np.ndarray],
-    ) -> None:
-        """Write one step.
+    ) -> dict[str, Any]:
+        """Write one step; returns its line.
 
         Args:
             step: the agent step; None in an evaluation.
@@ -164,6 +164,7 @@ class EpisodeWriter:
         self._steps.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
         self._time += 1
         self._total += reward
+        return line
 
     @property
     def length(self) -> int:
@@ -181,9 +182,9 @@ class EpisodeWriter:
         self._steps.close()
         self._pictures.close()
 
-    def flush(self) -> None:
-        """Bring the pictures so far to the disk."""
-        self._pictures.flush()
+    def settle(self) -> None:
+        """Wait until the pictures so far are on the disk."""
+        self._pictures.settle()
 
     def _show(self, picture: np.ndarray) -> int:
         self._pictures.add(self._shown, picture)

@@ -15,16 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from agents.agent import Agent, Metrics, Moment, Remembering, Transition
+from agents.agent import Agent, Metrics, Remembering, Transition
 from memory.recollection import Recollection
 from recall.episodes import TrainingEpisodes
-from recall.record import EpisodeWriter, Heading, Provenance, Recording, episodes_folder, observations_folder
+from recall.panel import panel
+from recall.record import EpisodeWriter, Heading, Recording, episodes_folder, observations_folder
 from recall.sheets import SheetWriter
 
 _MOST_STEPS = 5_000
 """Of an episode that are recorded: some 10 MB."""
+_POINTS = 2_000
+"""Memories in the projector, which is quick with some thousand."""
+_THUMBNAIL = 40
+"""Pixels along a side of their pictures: all of them in one of 1,800, which browsers take."""
 _PICTURES = 0.75
 """Share of the bytes that observations may take; recorded episodes get the others."""
 
@@ -52,6 +58,19 @@ class Subject:
             step=step,
             memories=memories,
         )
+
+
+@dataclass(frozen=True)
+class PicturedKeys:
+    """Memories as points, with what is known of each, for TensorBoard's projector."""
+
+    places: np.ndarray
+    """Their keys, `[n, key_size]`."""
+    header: list[str]
+    """What the columns of `known` are called."""
+    known: list[list[str]]
+    pictures: np.ndarray
+    """What was observed, uint8 `[n, side, side, 3]`; black where it is not kept."""
 
 
 class RecordedAgent:
@@ -101,6 +120,8 @@ class RecordedAgent:
         self._writer: EpisodeWriter | None = None
         self._env = 0
         self._found: Recollection | None = None
+        self._last: tuple[Heading, dict[str, Any]] | None = None
+        self._seen: dict[str, list[np.ndarray]] = {"recall/age": [], "recall/distance": []}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -138,9 +159,9 @@ class RecordedAgent:
 
     def recorder_state(self) -> dict[str, Any]:
         """What a record needs to be gone on with; brings to the disk what belongs to it."""
-        self._observations.flush()
+        self._observations.settle()
         if self._writer is not None:
-            self._writer.flush()
+            self._writer.settle()
         return {
             "step": self._step,
             "begun": self._begun,
@@ -160,6 +181,37 @@ class RecordedAgent:
                     shutil.rmtree(episodes_folder(self._recalls) / name)
                 elif kind == "training":
                     self._forget_later(episodes_folder(self._recalls) / name / "steps.jsonl")
+
+    def panels(self) -> dict[str, np.ndarray]:
+        """The last step that was looked into as a picture, uint8 `[height, width, 3]` by tag; nothing without one."""
+        if self._last is None:
+            return {}
+        heading, line = self._last
+        self._observations.settle()
+        if self._writer is not None:
+            self._writer.settle()
+        return {"recall/panel": panel(Recording(self._recalls), heading, line)}
+
+    def histograms(self) -> dict[str, np.ndarray]:
+        """Ages, in agent steps, and distances of the memories listed since the last call, by tag."""
+        found = {tag: np.concatenate(numbers) for tag, numbers in self._seen.items() if numbers}
+        self._seen = {tag: [] for tag in self._seen}
+        return found
+
+    def points(self) -> PicturedKeys:
+        """Some memories where their keys lie."""
+        assert isinstance(self._agent, Remembering), "only an agent with memories is asked"
+        space, recording = self._agent.key_space(_POINTS), Recording(self._recalls)
+        self._observations.settle()
+        pictures = np.zeros((len(space.origins), _THUMBNAIL, _THUMBNAIL, 3), dtype=np.uint8)
+        known = []
+        for place, origin in enumerate(space.origins.tolist()):
+            if (picture := recording.observation(origin)) is not None:
+                pictures[place] = cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+            action = self._subject.actions[space.actions[place]]
+            ages = [str(self._step - step) for step in (origin, space.keyed_at[place])]
+            known.append([action, f"{space.values[place]:.6g}", *ages, *map(str, self._episodes.of(origin))])
+        return PicturedKeys(space.keys, ["action", "value", "age", "key age", "episode", "time"], known, pictures)
 
     def close(self) -> None:
         """Bring everything to the disk."""
@@ -185,7 +237,7 @@ class RecordedAgent:
         if self._writer is None:
             return
         with self._losing():
-            self._writer.add(
+            line = self._writer.add(
                 step,
                 picture,
                 int(transition.actions[self._env]),
@@ -194,6 +246,10 @@ class RecordedAgent:
                 self._episodes.of,
                 self._subject.show,
             )
+            if self._found is not None:
+                self._last = self._writer.heading, line
+                self._seen["recall/age"].append(step - self._found.origins)
+                self._seen["recall/distance"].append(self._found.distances)
             if transition.ended[self._env] or self._writer.length >= _MOST_STEPS:
                 self._writer.finish()
                 self._writer = None
@@ -228,71 +284,6 @@ class RecordedAgent:
                 with suppress(OSError):
                     self._writer.close()
                 self._writer = None
-
-
-class GameRecorder:
-    """Records the first games of an evaluation.
-
-    Args:
-        agent: who plays; it learns nothing meanwhile.
-        recalls: folder for what is recorded; an earlier record of the same games makes place.
-        subject: what to call it.
-        step: the agent step of the training that it has reached.
-        games: how many to record.
-        memories: most to be listed for an action.
-        provenance: of memories.
-        warn: is told what cannot be written, in one line; the games go on.
-    """
-
-    def __init__(
-        self,
-        agent: Remembering,
-        recalls: Path,
-        subject: Subject,
-        step: int,
-        *,
-        games: int,
-        memories: int,
-        provenance: Provenance,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._agent = agent
-        self._recalls = recalls
-        self._subject = subject
-        self._step = step
-        self._games = games
-        self._memories = memories
-        self._provenance = provenance
-        self._warn = warn
-        self._writers: dict[int, EpisodeWriter] = {}
-
-    def watch(self, moment: Moment) -> None:
-        """Take in a step of a game."""
-        if moment.game >= self._games:
-            return
-        try:
-            if moment.game not in self._writers:
-                self._begin(moment.game)
-            writer = self._writers[moment.game]
-            found = self._agent.recollect(moment.observation, moment.state_hash, self._memories)
-            picture = self._subject.show(moment.observation)
-            writer.add(None, picture, moment.action, moment.reward, found, self._provenance, self._subject.show)
-            if moment.ended:
-                writer.finish()
-        except OSError as error:
-            self._games = 0
-            self._warn(f"what is remembered is not being recorded, the games go on: {error}")
-
-    def close(self) -> None:
-        """Bring everything to the disk."""
-        with suppress(OSError):
-            for writer in self._writers.values():
-                writer.close()
-
-    def _begin(self, game: int) -> None:
-        heading = self._subject.heading("evaluation", game, self._step, self._memories)
-        shutil.rmtree(episodes_folder(self._recalls) / heading.name, ignore_errors=True)
-        self._writers[game] = EpisodeWriter(self._recalls, heading, self._warn)
 
 
 def _nbytes(folder: Path) -> int:

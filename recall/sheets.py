@@ -80,10 +80,11 @@ class SheetWriter:
         self._sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
         self._changed = True
 
-    def flush(self) -> None:
-        """Have the sheet at hand written, full or not."""
+    def settle(self) -> None:
+        """Wait until all pictures so far are on the disk."""
         if self._sheet is not None and self._changed:
             self._hand_over(self._sheet.copy())
+        self._wait()
 
     def go_on_from(self, number: int) -> None:
         """Take back what was written of numbers above this one."""
@@ -95,8 +96,7 @@ class SheetWriter:
 
     def close(self) -> None:
         """Write what is left, and wait until it is on the disk."""
-        self.flush()
-        self._wait()
+        self.settle()
         self._thread.shutdown()
 
     def _hand_over(self, sheet: np.ndarray) -> None:

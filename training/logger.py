@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,30 @@ if TYPE_CHECKING:
 
 _LEAST_ROOM = 2**18
 """Bytes that must be free to write to TensorBoard: its writer has a thread that dies noisily on a full disk."""
+
+
+class Points(Protocol):
+    """Points with what is known of each."""
+
+    @property
+    def places(self) -> np.ndarray:
+        """`[n, dimensions]`."""
+        ...
+
+    @property
+    def header(self) -> list[str]:
+        """What the columns of `known` are called."""
+        ...
+
+    @property
+    def known(self) -> list[list[str]]:
+        """A row for each point."""
+        ...
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """uint8 `[n, side, side, 3]`."""
+        ...
 
 
 class Logger:
@@ -73,6 +97,49 @@ class Logger:
                 board.add_image(tag, picture, step, dataformats="HWC")
 
         if pictures:
+            self._draw(draw)
+
+    def log_histograms(self, step: int, histograms: Mapping[str, np.ndarray]) -> None:
+        """Show how numbers are distributed, in TensorBoard by tag; those that are none are left out."""
+        found = {tag: numbers for tag, numbers in histograms.items() if len(numbers)}
+
+        def draw(board: SummaryWriter) -> None:
+            for tag, numbers in found.items():
+                board.add_histogram(tag, numbers, step)
+
+        if found:
+            self._draw(draw)
+
+    def log_points(self, step: int, tag: str, points: Points) -> None:
+        """Show points in TensorBoard's projector, each with what is known of it and its picture."""
+
+        def draw(board: SummaryWriter) -> None:
+            import torch
+
+            # The projector takes pictures of one size, in a square of at most 8,192 pixels.
+            pictures = torch.from_numpy(points.pictures).permute(0, 3, 1, 2) / 255
+            board.add_embedding(points.places, points.known, pictures, step, tag, metadata_header=points.header)
+
+        if len(points.places):
+            self._draw(draw)
+
+    def log_outcome(self, step: int, outcome: Mapping[str, float]) -> None:
+        """Show what the run came to beside its options, under "HParams"."""
+        options = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in _flatten(self._run.config())
+        }
+
+        def draw(board: SummaryWriter) -> None:
+            from torch.utils.tensorboard.summary import hparams
+
+            # add_hparams would make a run of its own, and its metrics in the old style are no longer shown.
+            for summary in hparams(options, dict(outcome)):
+                board._get_file_writer().add_summary(summary)
+            for tag, number in outcome.items():
+                board.add_scalar(tag, number, step, new_style=True)
+
+        if outcome:
             self._draw(draw)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from agents.agent import Illustrated, NonFiniteError
-from training.logger import Logger
+from training.logger import Logger, Points
 from training.loop import TrainingLoop
 from training.pictures import MOST_CHANNELS, mosaic
 from training.progress import Progress
@@ -31,6 +31,18 @@ class Recorder(Protocol):
 
     def load_recorder_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
+        ...
+
+    def panels(self) -> Mapping[str, np.ndarray]:
+        """Pictures of what it saw last, uint8 `[height, width, 3]` by tag."""
+        ...
+
+    def histograms(self) -> Mapping[str, np.ndarray]:
+        """Numbers gathered since the last call, by tag."""
+        ...
+
+    def points(self) -> Points:
+        """What the agent remembers, as points."""
         ...
 
     def close(self) -> None:
@@ -124,7 +136,7 @@ class Session:
                     if tally.due() or loop.step >= steps:
                         logger.log(loop.step, tally.seconds, tally.row())
                     if steps_per_picture and loop.step // steps_per_picture > shown_step // steps_per_picture:
-                        logger.log_pictures(loop.step, self._pictures())
+                        self._illustrate(logger)
                         shown_step = loop.step
                     if stop.signal:
                         break
@@ -136,7 +148,26 @@ class Session:
                     f"after step {loop.step}, {error}. The batch: {self._dump(error)}. "
                     f"The checkpoints in {self._run.checkpoints} are from before it."
                 ) from error
+            if loop.step >= steps:
+                self._conclude(logger)
             return saver.save_now(self.state_dict(), loop.step)
+
+    def _illustrate(self, logger: Logger) -> None:
+        """Show what agent and recorder have to show."""
+        step = self._loop.step
+        logger.log_pictures(step, self._pictures())
+        if self._recorder:
+            logger.log_pictures(step, self._recorder.panels())
+            logger.log_histograms(step, self._recorder.histograms())
+
+    def _conclude(self, logger: Logger) -> None:
+        """Show what the run came to, and what its agent remembers in the end."""
+        outcome = {name: self._tally.result()[name] for name in ("return_last_episodes", "steps_per_second")}
+        logger.log_outcome(
+            self._loop.step, {f"outcome/{name}": value for name, value in outcome.items() if value is not None}
+        )
+        if self._recorder:
+            logger.log_points(self._loop.step, "memories", self._recorder.points())
 
     def _pictures(self) -> dict[str, np.ndarray]:
         if not isinstance(self._loop.agent, Illustrated):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.table import Table
-from memory.recollection import Recollection, heaviest, spoken_for
+from memory.recollection import KeySpace, Recollection, heaviest, spoken_for
 
 
 def recollect_actions(
@@ -55,6 +55,15 @@ def recollect_actions(
     rows = memory.rows(actions[:, 0], answered["slots"]).flatten()
     columns = {name: column.flatten() for name, column in answered.items()}
     return recollection(memory.table, rows, {"actions": actions.flatten(), **columns}, action_values, rest, most)
+
+
+def key_space(table: Table, rows: Tensor, actions: Tensor, most: int) -> KeySpace:
+    """Memories in rows, int64 `[n]`, that speak for actions, int64 `[n]`; of more than `most` some, evenly spaced."""
+    chosen = torch.arange(0, len(rows), max(1, -(-len(rows) // most)), device=rows.device)
+    columns = {
+        name: getattr(table, name)[rows[chosen]].cpu().numpy() for name in ("keys", "values", "origins", "keyed_at")
+    }
+    return KeySpace(actions=actions[chosen].cpu().numpy(), **columns)
 
 
 def recollection(

@@ -71,7 +71,10 @@ def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path
 
 def test_presets_become_agents_and_variants_with_their_overrides():
     options = CommonOptions(out=Path("x.csv"), override=("agent.n_step=20",), variant="short", num_envs=2, machine="m")
-    presets = [Preset("atari_nec", ("--env.game", "qbert")), Preset("atari_nec_frozen", ("--env.game", "pong"))]
+    presets = [
+        Preset("atari_nec", ("--env.game", "qbert")),
+        Preset("atari_nec_frozen", ("--env.game", "pong"), "frozen-encoder"),
+    ]
     (config, blank), (frozen_config, frozen_blank) = prepare(options, presets, 7, 500)
     assert (config.agent.n_step, config.num_envs, config.seed, config.steps) == (20, 2, 7, 500)
     assert (config.agent.train_encoder, frozen_config.agent.train_encoder) == (True, False)

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("selenium")
 
+from benchmarks.browser import CHROMIUM, DRIVER, Page, chromium, tensorboard, until
 from recall.record import episodes_folder
-from tests.recall.browser import CHROMIUM, DRIVER, Page, chromium, tensorboard, until
 from tests.recall.records import write_episode, write_run
 
 pytestmark = pytest.mark.skipif(

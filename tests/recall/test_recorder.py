@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from agents.agent import Moment
+from recall.games import GameRecorder
 from recall.record import Recording, episodes_folder
-from recall.recorder import GameRecorder, RecordedAgent, Subject
+from recall.recorder import RecordedAgent, Subject
 from recall.sheets import PER_SHEET
 from tests.agents.fake_world import FakeWorld, play
 from tests.agents.test_recollect import AGENTS, make

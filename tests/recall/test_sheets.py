@@ -32,13 +32,13 @@ def test_pictures_come_back_by_their_numbers(tmp_path, shape):
     assert writer.nbytes == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
 
 
-def test_a_sheet_is_there_as_far_as_it_was_flushed(tmp_path):
+def test_a_sheet_is_there_as_far_as_it_was_settled(tmp_path):
     pictures = random_pictures(20, (4, 4))
     writer = SheetWriter(tmp_path, GIGABYTE, no_warning)
     for number in range(10):
         writer.add(number, pictures[number])
     assert read_picture(tmp_path, 3) is None
-    writer.flush()
+    writer.settle()
     for number in range(10, 20):
         writer.add(number, pictures[number])
     writer.close()

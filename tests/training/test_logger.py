@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,3 +171,50 @@ def test_the_last_value_outlives_a_flush():
     averages.add({"losses/q": 1.0})
     assert averages.flush() == {"memory/size": 5.0, "losses/q": 1.0}
     assert averages.last("memory/size") == 7.0
+
+
+def test_numbers_are_shown_as_they_are_distributed(run):
+    ages = np.repeat([1.0, 5.0, 100.0], [10, 30, 60])
+    with logging(run) as logger:
+        logger.log_histograms(7, {"recall/age": ages, "recall/none": np.zeros(0)})
+    _, board = read(run)
+    assert board.Tags()["histograms"] == ["recall/age"]
+    [event] = board.Histograms("recall/age")
+    found = event.histogram_value
+    assert (event.step, found.num, found.min, found.max, found.sum) == (7, 100, 1.0, 100.0, ages.sum())
+
+
+def test_points_come_to_the_projector_with_what_is_known_and_their_pictures(run):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    known = [[f"action {number}", str(number)] for number in range(5)]
+    points = SimpleNamespace(places=rng.normal(size=(5, 3)), header=["action", "age"], known=known, pictures=pictures)
+    with logging(run) as logger:
+        logger.log_points(12, "memories", points)
+        logger.log_points(12, "nothing", SimpleNamespace(**{**vars(points), "places": np.zeros((0, 3))}))
+    folder = run.tensorboard / "00012" / "memories"
+    places = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
+    np.testing.assert_allclose(np.array(places, dtype=float), points.places, rtol=1e-5)
+    lines = (folder / "metadata.tsv").read_text().splitlines()
+    assert [line.split("\t") for line in lines] == [points.header, *known]
+    sprite = np.asarray(Image.open(folder / "sprite.png"))[..., :3]
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, 3)
+        np.testing.assert_array_equal(sprite[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], picture)
+    assert "nothing" not in (run.tensorboard / "projector_config.pbtxt").read_text()
+
+
+def test_the_outcome_stands_beside_the_options(run):
+    with logging(run) as logger:
+        logger.log_outcome(99, {"outcome/return": 12.5})
+    _, board = read(run)
+    plugins = [board.SummaryMetadata(tag).plugin_data.plugin_name for tag in board.Tags()["tensors"]]
+    assert "scalars" in plugins
+    [event] = board.Tensors("outcome/return")
+    assert event.step == 99 and event.tensor_proto.float_val[0] == 12.5
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    options = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert options["seed"].number_value == 3 and options["agent.name"].string_value == "nec"
+    assert options["agent.encoder.size"].number_value == 64
