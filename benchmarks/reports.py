@@ -78,6 +78,12 @@ REPORTS = {
         ),
         by_machine=True,
     ),
+    "recall_cost": Report(
+        (
+            *("slowdown_percent", "looked_share", "open_seconds", "scrub_milliseconds", "page_megabytes"),
+            "record_megabytes",
+        )
+    ),
     "credit_assignment": Report(
         (*CLASSIFICATION, *STALENESS),
         (

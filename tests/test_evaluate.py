@@ -17,6 +17,7 @@ from programs import CONFIGS, complaint, only_run, run
 import envs
 import evaluate
 import train
+from recall.record import Recording
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +222,27 @@ def test_help_needs_no_run_and_with_one_shows_its_protocol(atari_run, capsys):
         run(evaluate.main, atari_run, "--help")
     assert not stop.value.code
     assert re.search(r"--max_frames .*108000", " ".join(capsys.readouterr().out.split()))
+
+
+def test_what_was_remembered_in_the_games_is_recorded(copied, capsys):
+    evaluation = evaluation_of(copied, "--games", 4, "--record", 2, "--recorded_memories", 3)
+    recording = Recording(copied / "recalls")
+    names = [name for name in recording.names() if name.startswith("evaluation")]
+    headings = [recording.heading(name) for name in names]
+    assert [heading.step for heading in headings] == [400, 400]
+    assert [heading.total for heading in headings] == pytest.approx(evaluation["scores"][:2])
+    assert [heading.length for heading in headings] == evaluation["lengths"][:2]
+    for name in names:
+        lines = recording.steps(name).lines
+        assert all(line["memories"] is not None and line["step"] is None for line in lines)
+        # The training tells which episode a memory is of.
+        assert all(isinstance(episode, int) for line in lines for episode in line["memories"]["episode"])
+        values = [max(value for value in line["values"] if value is not None) for line in lines]
+        acted = [line["values"][line["action"]] for line in lines]
+        assert np.mean(np.isclose(values, acted)) > 0.9
+
+
+def test_an_agent_without_memories_has_none_to_record(tmp_path, capsys):
+    run(train.main, CONFIGS / "grid_world_random.yaml", "--steps", 40, "--runs", tmp_path)
+    error = complaint(evaluate.main, capsys, only_run(tmp_path), "--games", 1, "--record", 1)
+    assert "--record" in error and "random" in error

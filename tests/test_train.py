@@ -14,6 +14,7 @@ from programs import CONFIGS, ROOT, complaint, only_run, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from recall.record import Recording
 from tests.digits import make_digits
 from training import checkpoint
 from training.command_line import load_yaml
@@ -59,6 +60,51 @@ def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
     assert f"return of the last {result['episodes_averaged']} episodes {result['return_last_episodes']:.6g} " in last
     assert f"random play {result['random_score']:.6g})" in last
     assert f"Run: {path}." in last and last.endswith(f"tensorboard --logdir {tmp_path}")
+
+
+@pytest.mark.parametrize("agent", ["mfec", "nec", "rec", "dqn"])
+def test_what_was_remembered_is_recorded(agent, tmp_path):
+    options = ["--env.max_steps", 15, "--env.observation", "pixels", "--steps", 600, "--steps_per_picture", 300]
+    recording = ["--steps_per_recording", 100, "--recording_percent", 100, "--recorded_memories", 3]
+    run(train.main, CONFIGS / f"grid_world_{agent}.yaml", *options, *recording, "--threads", 1, "--runs", tmp_path)
+    path = only_run(tmp_path)
+    found = Recording(path / "recalls")
+    if agent == "dqn":
+        assert not found.recalls.exists()
+        return
+    headings = [found.heading(name) for name in found.names()]
+    assert len(headings) >= 4 and all(heading.length for heading in headings[:-1])
+    assert headings[0].actions[:3] == ["left", "right", "forward"] and headings[0].world == "MiniGrid-Empty-8x8-v0"
+    lines = [line for heading in headings for line in found.steps(heading.name).lines]
+    most = [max(map(line["memories"]["action"].count, line["memories"]["action"]), default=0) for line in lines]
+    assert set(most) <= {0, 1, 2, 3} and max(most) == 3
+    origins = {origin for line in lines for origin in line["memories"]["origin"]}
+    assert all(found.observation(origin) is not None for origin in origins)
+    board = EventAccumulator(str(path / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    assert [event.step for event in board.Images("recall/panel")] == [300, 600]
+    assert [event.step for event in board.Histograms("recall/age")] == [300, 600]
+    assert (path / "tensorboard" / "00600" / "memories" / "sprite.png").exists()
+
+
+def test_nothing_is_recorded_where_nothing_is_wanted(tmp_path):
+    options = ["--env.max_steps", 15, "--steps", 200, "--steps_per_recording", 0, "--threads", 1, "--runs", tmp_path]
+    run(train.main, PRESET, *options)
+    assert not (only_run(tmp_path) / "recalls").exists()
+
+
+def test_a_resumed_run_goes_on_with_its_record(tmp_path):
+    options = ["--env.max_steps", 15, "--env.observation", "pixels", "--steps_per_recording", 100]
+    options += ["--recording_percent", 100, "--threads", 1]
+    run(train.main, PRESET, *options, "--steps", 800, "--runs", tmp_path / "whole")
+    run(train.main, PRESET, *options, "--steps", 400, "--runs", tmp_path / "parts")
+    path = only_run(tmp_path / "parts")
+    run(train.main, "--resume", path, "--steps", 800)
+    whole, parts = Recording(only_run(tmp_path / "whole") / "recalls"), Recording(path / "recalls")
+    later = [name for name in whole.names() if int(name.split("-")[1]) > 400]
+    assert len(later) >= 2 and set(later) <= set(parts.names())
+    for name in later:
+        assert parts.steps(name) == whole.steps(name)
+    assert all((parts.observation(step) == whole.observation(step)).all() for step in range(1, 801))
 
 
 def test_pictures_are_shown_at_their_beat(tmp_path):
