@@ -27,7 +27,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,7 @@ class EpisodeWriter:
         self._shown = 0
         self._time = 0
         self._total = 0.0
-        self._write_heading()
+        _write_heading(self.folder, heading)
         # A line goes to the disk with every step, so that what runs can be watched.
         self._steps = (self.folder / "steps.jsonl").open("a", buffering=1, encoding="utf-8")
 
@@ -174,7 +176,7 @@ class EpisodeWriter:
     def finish(self) -> None:
         """The episode, or the record of it, has ended."""
         self.heading = self.heading.model_copy(update={"length": self._time, "total": self._total})
-        self._write_heading()
+        _write_heading(self.folder, self.heading)
         self.close()
 
     def close(self) -> None:
@@ -191,11 +193,36 @@ class EpisodeWriter:
         self._shown += 1
         return self._shown - 1
 
-    def _write_heading(self) -> None:
-        path = self.folder / "episode.json"
-        unfinished = path.with_suffix(".saving")
-        unfinished.write_text(self.heading.model_dump_json(indent=1), encoding="utf-8")
-        unfinished.replace(path)
+
+def _write_heading(folder: Path, heading: Heading) -> None:
+    path = folder / "episode.json"
+    unfinished = path.with_suffix(".saving")
+    unfinished.write_text(heading.model_dump_json(indent=1), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def take_back(recalls: Path, step: int) -> None:
+    """Remove what was recorded of a training after an agent step: it is going on from there."""
+    recording = Recording(recalls)
+    for name in recording.names():
+        kind, first, *_ = name.split("-")
+        folder = episodes_folder(recalls) / name
+        if kind == "training" and int(first) > step:
+            shutil.rmtree(folder)
+        elif kind == "training":
+            _take_back_steps(folder, step)
+
+
+def _take_back_steps(folder: Path, step: int) -> None:
+    path = folder / "steps.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    before = [line for line in lines if (parsed := _parsed(line)) is not None and parsed["step"] <= step]
+    if len(before) < len(lines):
+        path.write_bytes(b"".join(before))
+        with suppress(DamagedError):
+            heading = Recording(folder.parents[1]).heading(folder.name)
+            # What came of it is no longer known.
+            _write_heading(folder, heading.model_copy(update={"length": None, "total": None}))
 
 
 class DamagedError(Exception):

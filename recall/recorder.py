@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from agents.agent import Agent, Metrics, Remembering, Transition
 from memory.recollection import Recollection
 from recall.episodes import TrainingEpisodes
 from recall.panel import panel
-from recall.record import EpisodeWriter, Heading, Recording, episodes_folder, observations_folder
+from recall.record import EpisodeWriter, Heading, Recording, episodes_folder, observations_folder, take_back
 from recall.sheets import SheetWriter
 
 _MOST_STEPS = 5_000
 """Of an episode that are recorded: some 10 MB."""
+_GATHERED = 2_000
+"""Steps whose memories a histogram is of, at most: the last."""
 _POINTS = 2_000
 """Memories in the projector, which is quick with some thousand."""
 _THUMBNAIL = 40
@@ -121,7 +124,7 @@ class RecordedAgent:
         self._env = 0
         self._found: Recollection | None = None
         self._last: tuple[Heading, dict[str, Any]] | None = None
-        self._seen: dict[str, list[np.ndarray]] = {"recall/age": [], "recall/distance": []}
+        self._seen = {tag: deque[np.ndarray](maxlen=_GATHERED) for tag in ("recall/age", "recall/distance")}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -174,13 +177,7 @@ class RecordedAgent:
         self._episodes.load_state_dict(state["episodes"])
         with self._losing():
             self._observations.go_on_from(self._step)
-            recording = Recording(self._recalls)
-            for name in recording.names():
-                kind, first, *_ = name.split("-")
-                if kind == "training" and int(first) > self._step:
-                    shutil.rmtree(episodes_folder(self._recalls) / name)
-                elif kind == "training":
-                    self._forget_later(episodes_folder(self._recalls) / name / "steps.jsonl")
+            take_back(self._recalls, self._step)
 
     def panels(self) -> dict[str, np.ndarray]:
         """The last step that was looked into as a picture, uint8 `[height, width, 3]` by tag; nothing without one."""
@@ -195,7 +192,8 @@ class RecordedAgent:
     def histograms(self) -> dict[str, np.ndarray]:
         """Ages, in agent steps, and distances of the memories listed since the last call, by tag."""
         found = {tag: np.concatenate(numbers) for tag, numbers in self._seen.items() if numbers}
-        self._seen = {tag: [] for tag in self._seen}
+        for numbers in self._seen.values():
+            numbers.clear()
         return found
 
     def points(self) -> PicturedKeys:
@@ -265,13 +263,6 @@ class RecordedAgent:
             densest = min(gaps, key=gaps.__getitem__)
             shutil.rmtree(episodes_folder(self._recalls) / densest)
             del sizes[densest]
-
-    def _forget_later(self, path: Path) -> None:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        marker = b'"step":'
-        kept = [line for line in lines if int(line.split(marker, 1)[1].split(b",", 1)[0]) <= self._step]
-        if len(kept) < len(lines):
-            path.write_bytes(b"".join(kept))
 
     @contextmanager
     def _losing(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from recall.record import FORMAT, DamagedError, Recording, episodes_folder, line_of
+from recall.record import FORMAT, DamagedError, Recording, episodes_folder, line_of, take_back
 from tests.recall.records import number_of, provenance, remembered, write_episode, write_run
 
 
@@ -102,3 +102,18 @@ def test_a_name_does_not_lead_elsewhere(tmp_path, name):
 
 def test_a_run_without_a_record_has_no_episodes(tmp_path):
     assert Recording(tmp_path / "recalls").names() == []
+
+
+def test_what_came_after_a_step_is_taken_back(tmp_path):
+    write_run(tmp_path, 110, 150, 200)
+    recalls = tmp_path / "recalls"
+    path = episodes_folder(recalls) / "training-000000150" / "steps.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"time":4,', b'"tim', 1))
+    take_back(recalls, 162)
+    recording = Recording(recalls)
+    assert recording.names() == ["training-000000110", "training-000000150"]
+    assert recording.heading("training-000000110").length == len(recording.steps("training-000000110").lines) == 30
+    # Cut short, it is no longer known what came of it; and what could not be read is gone.
+    heading, steps = recording.heading("training-000000150"), recording.steps("training-000000150")
+    assert (heading.length, heading.total, steps.damaged) == (None, None, [])
+    assert [line["step"] for line in steps.lines] == [step for step in range(150, 163) if step != 154]
