@@ -104,8 +104,8 @@ class RunConfig(BaseModel):
     them under "Recalls"."""
     recorded_memories: int = Field(5, ge=1, le=50)
     """Memories recorded for each action, the heaviest."""
-    recording_percent: float = Field(3.0, ge=0.0, le=100.0)
-    """Most of a run's time that goes into that; steps beyond it are recorded without what was remembered."""
+    recording_percent: float = Field(2.0, ge=0.0, le=100.0)
+    """Most of a run's time that goes into that; beyond it steps are recorded without what was remembered."""
     recording_megabytes: int = Field(1_000, ge=1)
     """Most that is recorded of a run; the oldest observations, and the densest episodes, make place."""
     steps_per_checkpoint: int = Field(100_000, ge=1)

@@ -85,8 +85,9 @@ class RecordedAgent:
         subject: what to call it.
         steps_per_episode: agent steps between the beginnings of two recorded episodes.
         memories: most to be listed for an action.
-        most_time: share of a training's time that looking into memories may take; a step beyond it is recorded without
-            them. Pictures, most of whose cost falls to another core, are not counted in.
+        most_time: share of a training's time that recording episodes may take; beyond it none is begun, and a step of
+            one under way is recorded without its memories. Keeping observations, most of whose cost falls to another
+            core, is not counted in.
         most_bytes: of all that is recorded; the oldest observations and the densest episodes make place.
         warn: is told what cannot be written, in one line; the training goes on.
         clock: seconds.
@@ -133,7 +134,7 @@ class RecordedAgent:
         self._found = None
         if epsilon is None and self._writer is not None and isinstance(self._agent, Remembering):
             started = self._clock()
-            if self._spent <= self._most_time * (started - self._began):
+            if self._has_time():
                 self._found = self._agent.recollect(observations[self._env], state_hashes[self._env], self._memories)
                 self._spent += self._clock() - started
         return self._agent.act(observations, state_hashes, epsilon)
@@ -223,13 +224,16 @@ class RecordedAgent:
         """An environment begins an episode with this agent step."""
         number = self._episodes.begin(first)
         due = first // self._steps_per_episode > self._begun // self._steps_per_episode
-        if self._writer is not None or not due or not isinstance(self._agent, Remembering):
+        if self._writer is not None or not due or not self._has_time() or not isinstance(self._agent, Remembering):
             return
         self._begun, self._env = first, env
         heading = self._subject.heading("training", number, first, self._memories)
         with self._losing():
             self._make_place()
             self._writer = EpisodeWriter(self._recalls, heading, self._warn)
+
+    def _has_time(self) -> bool:
+        return self._spent <= self._most_time * (self._clock() - self._began)
 
     def _write(self, step: int, picture: np.ndarray, transition: Transition) -> None:
         if self._writer is None:
