@@ -283,6 +283,8 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         if value is not None:
             print(f"{name.replace('_', ' '):<20}{value:,.6g}")
     print(f"{'scores':<20}{path}")
+    if recorder is not None:
+        print(f"{'recalls':<20}{run.recalls}")
     if has_video:
         print(f"{'video':<20}{options.video}")
     return path

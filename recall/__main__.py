@@ -1,11 +1,11 @@
 """Look into a recorded step from the terminal.
 
     python -m recall runs/NAME                               the recorded episodes of a run
-    python -m recall runs/NAME --episode 3                   one of them, step by step: what was done, what it was worth
-    python -m recall runs/NAME --episode 3 --step 120        the memories behind one step, and its picture
-    python -m recall runs/NAME --episode 3 --video out.mp4   the episode with its recalls beside it; or out.gif
+    python -m recall runs/NAME --episode 0                   one of them, step by step: what was done, what it was worth
+    python -m recall runs/NAME --episode 0 --step 20         the memories behind one step, and its picture
+    python -m recall runs/NAME --episode 0 --video out.mp4   the episode with its recalls beside it; or out.gif
 
-Episodes are counted as they are listed, from 0. TensorBoard shows the same, under "Recalls".
+An episode is meant by its place in the list, from 0, or by its name. TensorBoard shows the same, under "Recalls".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from imageio.v2 import get_writer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from recall.panel import heaviest_of, now_of, panel
 from recall.record import DamagedError, Heading, Recording
@@ -46,62 +47,66 @@ def moment(memories: dict[str, list[Any]], place: int) -> str:
     return f"{memories['origin'][place]:,}" if episode is None else f"{episode}:{time}"
 
 
+def short(number: float) -> str:
+    """A number in as few digits as tell something."""
+    return f"{number:,.0f}" if abs(number) >= 1_000 or number == int(number) else f"{number:.3g}"
+
+
 def print_episodes(recording: Recording, console: Console) -> None:
     """The recorded episodes of a run, and which of them cannot be read."""
-    table = table_of("episode", "recorded in", "from agent step", "return", "steps")
+    table = table_of("", "name", "of", "return", "steps")
     for number, name in enumerate(recording.names()):
         try:
             heading = recording.heading(name)
         except DamagedError as error:
-            console.print(f"episode {number}: {error}", style="yellow", markup=False)
+            print(f"{name}: {error}", file=sys.stderr)
             continue
-        total = "running" if heading.total is None else f"{heading.total:,.6g}"
+        ended = "being written" if heading.length is None else "cut short"
+        total = ended if heading.total is None else short(heading.total)
         length = "" if heading.length is None else f"{heading.length:,}"
-        table.add_row(str(number), f"{heading.kind}, episode {heading.number}", f"{heading.step:,}", total, length)
+        table.add_row(str(number), name, heading.title, total, length)
     console.print(table)
 
 
 def steps_table(heading: Heading, lines: list[dict[str, Any]]) -> Table:
     """What was done in an episode, and what that was thought worth."""
-    table = table_of("step", "action", "value", "reward", "by ep:step", "weight")
+    table = table_of("step", "action", "worth", "reward", "by ep:step", "weight")
     for line in lines:
         action = line["action"]
         value = line["values"][action] if line["values"] else None
         of = weight = ""
         for place in heaviest_of(line, action, 1):
             of, weight = moment(line["memories"], place), f"{100 * line['memories']['weight'][place]:.3g} %"
-        worth = "" if value is None else f"{value:,.4g}"
-        table.add_row(str(line["time"]), heading.actions[action], worth, f"{line['reward']:g}", of, weight)
+        worth = "" if value is None else short(value)
+        table.add_row(str(line["time"]), Text(heading.actions[action]), worth, short(line["reward"]), of, weight)
     return table
 
 
 def memories_table(heading: Heading, line: dict[str, Any]) -> Table:
     """The memories behind one step, of all actions."""
     memories, now = line["memories"], now_of(heading, line)
-    tells_fresh = "fresh_distance" in memories
-    staleness = "fresh" if tells_fresh else "key age"
-    table = table_of("action", "worth", "of ep:step", "weight", "says", "age", "dist", staleness, "used")
+    fresh = memories.get("fresh_distance")
+    table = table_of(
+        "action", "worth", "of ep:step", "weight", "says", "age", "dist", "fresh" if fresh else "key age", "used"
+    )
     for action, value in enumerate(line["values"]):
-        name = f"[bold]{heading.actions[action]}[/bold]" if action == line["action"] else heading.actions[action]
-        worth = "untried" if value is None else f"{value:,.4g}"
+        name = Text(heading.actions[action], style="bold" if action == line["action"] else "")
+        worth = "untried" if value is None else short(value)
         for place in heaviest_of(line, action, heading.memories):
-            stale = (
-                f"{memories['fresh_distance'][place]:.3g}" if tells_fresh else f"{now - memories['keyed_at'][place]:,}"
-            )
             table.add_row(
                 name,
                 worth,
                 moment(memories, place),
                 f"{100 * memories['weight'][place]:.3g} %",
-                f"{memories['value'][place]:,.4g}",
+                short(memories["value"][place]),
                 f"{now - memories['origin'][place]:,}",
-                f"{memories['distance'][place]:.3g}",
-                stale,
+                short(memories["distance"][place]),
+                short(fresh[place]) if fresh else f"{now - memories['keyed_at'][place]:,}",
                 f"{memories['uses'][place]:,}",
             )
-            name = worth = ""
+            name, worth = Text(), ""
         if line["rest"][action] and value is not None:
-            table.add_row(name, worth, "[dim]all others[/dim]", "", f"[dim]add {line['rest'][action]:,.4g}[/dim]")
+            table.add_row(name, worth, Text("all others", style="dim"), "", short(line["rest"][action]))
     return table
 
 
@@ -113,12 +118,15 @@ def write_video(path: Path, recording: Recording, heading: Heading, lines: list[
     """
     if path.suffix not in (".mp4", ".gif"):
         raise UsageError(f"--video: should be a file whose name ends in .mp4 or .gif (got {str(path)!r})")
+    if not lines:
+        raise UsageError("--video: this episode has no steps")
     options: dict[str, Any] = {"duration": 1000 / PICTURES_PER_SECOND, "loop": 0}
     if path.suffix == ".mp4":
         # Sizes must be even for this pixel format, which is the one that every player knows.
         options = {"fps": PICTURES_PER_SECOND, "codec": "libx264", "quality": 8, "pixelformat": "yuv420p"}
         options |= {"macro_block_size": 2}
     try:
+        path.touch()
         writer: Any = get_writer(path, **options)
         with writer:
             for line in lines:
@@ -140,11 +148,23 @@ def write_panel(path: Path, picture: np.ndarray) -> None:
         raise UsageError(f"--panel: {path} cannot be written: {error.strerror}") from error
 
 
-def one_of(items: list[Any], number: int, what: str) -> Any:
-    """The item of a number, or a UsageError that says which there are."""
-    if not 0 <= number < len(items):
-        raise UsageError(f"--{what}: there are {what}s 0 to {len(items) - 1} (got {number})")
-    return items[number]
+def wanted(names: list[str], which: str) -> str:
+    """The episode of a place in the list, or of a name."""
+    if which in names:
+        return which
+    if which.isascii() and which.isdigit() and int(which) < len(names):
+        return names[int(which)]
+    raise UsageError(f"--episode: there are episodes 0 to {len(names) - 1}, or by their names (got {which})")
+
+
+def step_of(lines: list[dict[str, Any]], time: int) -> dict[str, Any]:
+    """The line of a step."""
+    found = [line for line in lines if line["time"] == time]
+    if not found:
+        last = max((line["time"] for line in lines), default=None)
+        there = "no step can be read" if last is None else f"there are steps 0 to {last}"
+        raise UsageError(f"--step: {there}, and of this one is no record (got {time})")
+    return found[0]
 
 
 def look(arguments: argparse.Namespace, console: Console) -> None:
@@ -159,31 +179,38 @@ def look(arguments: argparse.Namespace, console: Console) -> None:
     if not names:
         hint = "agents with a memory record some while they train (--steps_per_recording), or in evaluate.py --record"
         raise UsageError(f"{arguments.run} has no record of what was remembered: {hint}")
+    if arguments.episode is None and (arguments.step, arguments.video) != (None, None):
+        raise UsageError("--step and --video need --episode: which one?")
+    if arguments.panel is not None and arguments.step is None:
+        raise UsageError("--panel needs --step: of which one?")
     if arguments.episode is None:
-        if arguments.step is not None or arguments.video is not None:
-            raise UsageError("--step and --video need --episode: which one?")
         print_episodes(recording, console)
         return
-    name = one_of(names, arguments.episode, "episode")
+    name = wanted(names, arguments.episode)
     heading, steps = recording.heading(name), recording.steps(name)
     if steps.damaged:
-        console.print(f"[yellow]{len(steps.damaged)} lines of {name} cannot be read and are left out[/yellow]")
+        print(f"{len(steps.damaged)} lines of {name} cannot be read and are left out", file=sys.stderr)
     if arguments.video is not None:
         write_video(arguments.video, recording, heading, steps.lines)
-        console.print(f"video: {arguments.video}")
-    if arguments.step is None:
-        if arguments.video is None:
-            console.print(steps_table(heading, steps.lines))
-        return
-    line = one_of(steps.lines, arguments.step, "step")
-    console.print(f"{heading.agent} on {heading.world}, {heading.kind} {heading.number}, step {line['time']}")
+        print(f"video: {arguments.video}")
+    if arguments.step is not None:
+        print_step(recording, heading, step_of(steps.lines, arguments.step), arguments.panel, console)
+    elif arguments.video is None:
+        console.print(steps_table(heading, steps.lines))
+
+
+def print_step(
+    recording: Recording, heading: Heading, line: dict[str, Any], path: Path | None, console: Console
+) -> None:
+    """The memories behind a step, and its picture as a file."""
+    print(f"{heading.agent} on {heading.world}, {heading.title}, step {line['time']}")
     if line["memories"] is None:
-        console.print("Nobody looked at this step, to keep recording cheap (--recording_percent).")
+        print("Nobody looked at this step, to keep recording cheap (--recording_percent).")
     else:
         console.print(memories_table(heading, line))
-    path = arguments.panel or Path(f"{name}-step-{line['time']}.png")
+    path = path or Path(f"{heading.name}-step-{line['time']}.png")
     write_panel(path, panel(recording, heading, line))
-    console.print(f"panel: {path}")
+    print(f"panel: {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m recall", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run", type=Path, help="directory of the run")
-    parser.add_argument("--episode", type=int, help="which recorded episode, from 0")
+    parser.add_argument("--episode", help="which recorded episode: its place in the list, from 0, or its name")
     parser.add_argument("--step", type=int, help="which of its steps, from 0")
     parser.add_argument("--panel", type=Path, help="file for the picture of the step (.png); by default named after it")
     parser.add_argument("--video", type=Path, help="file for the whole episode (.mp4 or .gif)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ class RecallsPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._logdir = Path(context.logdir) if context.logdir else None
-        self._recalled: dict[tuple[Path, int], dict[int, list[int]]] = {}
+        # TensorBoard answers in several threads.
+        self._lock = threading.Lock()
+        self._recalled: dict[Path, tuple[int, dict[int, list[int]]]] = {}
 
     def is_active(self) -> bool:
         """Whether anything was recorded."""
@@ -60,9 +63,9 @@ class RecallsPlugin(base_plugin.TBPlugin):
         return {**files, **routes, "/sheet": wrappers.Request.application(self._sheet)}
 
     def runs(self, request: wrappers.Request) -> list[str]:
-        """The names of all runs that have a record, as paths below the log directory."""
-        assert self._logdir is not None or not list(self._runs()), "runs lie below a log directory"
-        return sorted(str(path.relative_to(self._logdir)) for path in self._runs() if self._logdir)
+        """The names of all runs that have a record, as paths below the log directory; the newest last."""
+        found = [(_changed(episodes_folder(path / "recalls")), self._name(path)) for path in self._runs()]
+        return [name for _, name in sorted(found)]
 
     def episodes(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """The headings of a run's episodes with their `name`; of those that cannot be read, what is `damaged`."""
@@ -93,17 +96,13 @@ class RecallsPlugin(base_plugin.TBPlugin):
         """Where the memories of an episode were listed; kept until its file has grown."""
         path = episodes_folder(recording.recalls) / name / "steps.jsonl"
         try:
-            version = path, path.stat().st_size
-            if version not in self._recalled:
-                times: dict[int, list[int]] = {}
-                for line in recording.steps(name).lines:
-                    for origin in dict.fromkeys(line["memories"]["origin"] if line["memories"] else ()):
-                        times.setdefault(origin, []).append(line["time"])
-                self._recalled = {kept: index for kept, index in self._recalled.items() if kept[0] != path}
-                self._recalled[version] = times
+            size = path.stat().st_size
+            with self._lock:
+                if path not in self._recalled or self._recalled[path][0] != size:
+                    self._recalled[path] = size, recording.times_by_origin(name)
+                return self._recalled[path][1]
         except (OSError, DamagedError):
             return {}
-        return self._recalled[version]
 
     def _sheet(self, request: wrappers.Request) -> wrappers.Response:
         """A sheet of pictures, PNG: of an `episode`, or without that of the training's observations."""
@@ -129,9 +128,13 @@ class RecallsPlugin(base_plugin.TBPlugin):
         """What a request asks about: one of the runs that were found, whatever its name looks like."""
         name = _argument(request, "run")
         for path in self._runs():
-            if self._logdir is not None and str(path.relative_to(self._logdir)) == name:
+            if self._name(path) == name:
                 return Recording(path / "recalls")
         raise RequestError(f"no run {name!r} has a record of what was remembered")
+
+    def _name(self, run: Path) -> str:
+        assert self._logdir is not None, "runs lie below a log directory"
+        return str(run.relative_to(self._logdir))
 
     def _runs(self) -> Iterator[Path]:
         if self._logdir is not None:
@@ -142,17 +145,32 @@ def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
     """The folders that hold a record, links left out: they may lead out of the log directory."""
     try:
         with os.scandir(folder) as entries:
-            below = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            # A name that is no text has no address either.
+            below = sorted(
+                entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and _is_text(entry.name)
+            )
+        episodes = episodes_folder(folder / "recalls")
+        is_run = "recalls" in below and episodes.is_dir() and not episodes.is_symlink()
     except OSError:
         return
-    if "recalls" in below and not (folder / "recalls" / "episodes").is_symlink():
-        if (folder / "recalls" / "episodes").is_dir():
-            yield folder
-        # A run holds no other run.
+    if is_run:
+        # It holds no other run.
+        yield folder
         return
     if depth:
         for name in below:
             yield from _runs_below(folder / name, depth - 1)
+
+
+def _is_text(name: str) -> bool:
+    return name.isprintable()
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _argument(request: wrappers.Request, name: str) -> str:
@@ -176,7 +194,7 @@ def _json_route(answer: Callable[[wrappers.Request], Any]) -> Route:
             content, code = answer(request), 200
         except (RequestError, DamagedError) as error:
             content, code = {"error": str(error)}, 404
-        return http_util.Respond(request, json.dumps(content), "application/json", code=code)
+        return http_util.Respond(request, json.dumps(content, allow_nan=False), "application/json", code=code)
 
     return route
 

@@ -252,8 +252,11 @@ class RecordedAgent:
                 self._last = self._writer.heading, line
                 self._seen["recall/age"].append(step - self._found.origins)
                 self._seen["recall/distance"].append(self._found.distances)
-            if transition.ended[self._env] or self._writer.length >= _MOST_STEPS:
+            if transition.ended[self._env]:
                 self._writer.finish()
+                self._writer = None
+            elif self._writer.length >= _MOST_STEPS:
+                self._writer.close()
                 self._writer = None
 
     def _make_place(self) -> None:

@@ -143,5 +143,10 @@ def _read(path: Path) -> np.ndarray | None:
         content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     except OSError:
         return None
-    sheet = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
-    return sheet if sheet is None or sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)
+    try:
+        sheet = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
+    except cv2.error:
+        return None
+    if sheet is None or sheet.dtype != np.uint8 or sheet.shape[2:] not in ((), (3,)) or min(sheet.shape[:2]) < SIDE:
+        return None
+    return sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_BGR2RGB)

@@ -14,8 +14,8 @@ function address(route, query) {
 
 async function fetchAnswer(route, query) {
   const response = await fetch(address(route, query));
-  const answer = await response.json().catch(() => ({ error: `TensorBoard answered ${response.status}` }));
-  if (!response.ok) throw new Error(answer.error || `TensorBoard answered ${response.status}`);
+  const answer = await response.json().catch(() => null);
+  if (!response.ok || answer === null) throw new Error(answer?.error || `TensorBoard answered ${response.status}, which cannot be read.`);
   return answer;
 }
 

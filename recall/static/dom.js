@@ -17,7 +17,6 @@ export function fill(node, ...children) {
 
 // Numbers as short as they can be read: 1,234 · 12.3 · 0.00123.
 export function short(number) {
-  if (number === null || number === undefined) return "∞";
   const size = Math.abs(number);
   if (size >= 1000 || Number.isInteger(number)) return Math.round(number).toLocaleString("en-US");
   return String(Number(number.toPrecision(3)));

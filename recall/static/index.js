@@ -3,7 +3,7 @@
 import { runs } from "./data.js";
 import { fill, make } from "./dom.js";
 import { Pane } from "./pane.js";
-import { readLink, writeLink } from "./link.js";
+import { onLink, readLink, writeLink } from "./link.js";
 
 const HELP =
   "← → a step, with Shift ten · Home End · Space plays · ↑ ↓ another episode · 0 all actions, 1 to 9 one · Esc closes";
@@ -16,13 +16,6 @@ class Page {
     this.panes = [];
     // Until the view that was asked for is open, the address is not ours to write.
     this.open = false;
-    this.wanted = readLink();
-    this.time = Number(this.wanted.step || 0);
-    this.filter = {
-      action: this.wanted.action || "taken",
-      weight: Number(this.wanted.weight || 0),
-      age: this.wanted.age ? Number(this.wanted.age) : Infinity,
-    };
   }
 
   async start() {
@@ -35,17 +28,31 @@ class Page {
       return;
     }
     this.names = names;
+    await this.openLink();
+    onLink(() => this.openLink());
+    window.addEventListener("keydown", (event) => this.key(event));
+    // Keys go to this frame, and not to the page around it.
+    window.focus();
+    setInterval(() => this.refresh(), BEAT);
+  }
+
+  // The view that the address bar asks for; the newest run's newest episode where it asks for none.
+  async openLink() {
+    this.open = false;
+    if (this.playing !== null) this.play();
+    const { run, episode, run2, episode2, step, action, weight, age, memory, memory2 } = readLink();
+    this.time = step ?? 0;
+    this.filter = { action: action ?? "taken", weight: weight ?? 0, age: age ?? Infinity };
+    this.panes = [];
     this.build();
-    const { run, episode, run2, episode2, memory } = this.wanted;
-    const first = names.includes(run) ? run : names[names.length - 1];
+    const first = this.names.includes(run) ? run : this.names[this.names.length - 1];
     await this.openPane(0, first, episode);
     if (run && first !== run) this.panes[0].complain(`There is no run ${run} here.`);
-    if (names.includes(run2)) await this.openPane(1, run2, episode2);
+    if (this.names.includes(run2)) await this.openPane(1, run2, episode2);
     this.open = true;
     this.show();
-    if (memory) this.panes[0].openMemory(Number(memory));
-    window.addEventListener("keydown", (event) => this.key(event));
-    setInterval(() => this.refresh(), BEAT);
+    if (memory) this.panes[0].openMemory(memory);
+    if (memory2 && this.panes[1]) this.panes[1].openMemory(memory2);
   }
 
   say(message) {
@@ -55,6 +62,8 @@ class Page {
   build() {
     const chosen = (key, parse) => (event) => {
       this.filter[key] = parse(event.target.value);
+      // So that the keys move through time again.
+      if (event.target.tagName === "SELECT") event.target.blur();
       this.show();
     };
     this.slider = make("input", {
@@ -62,7 +71,7 @@ class Page {
     });
     this.clock = make("output", { class: "clock" });
     this.player = make("button", { title: "play (Space)", onclick: () => this.play() }, "▶");
-    this.speed = make("select", { "aria-label": "steps a second" },
+    this.speed = make("select", { "aria-label": "steps a second", onchange: () => this.playing !== null && (this.play(), this.play()) },
       ...[2, 5, 10, 30, 60].map((rate) => make("option", { value: rate, selected: rate === 10 }, `${rate}/s`)));
     this.actionSelect = make("select", { "aria-label": "action", onchange: chosen("action", String) });
     this.weightInput = make("input", {
@@ -114,13 +123,14 @@ class Page {
 
   offerActions() {
     const names = this.panes[0].actions();
-    const options = [["taken", "the action taken"], ["all", "all actions"], ...names.map((name, place) => [String(place), name])];
+    const options = [["taken", "the action taken"], ["all", "all actions"], ...names.map((name) => [name, name])];
     fill(this.actionSelect, ...options.map(([value, name]) => make("option", { value }, name)));
     if (!options.some(([value]) => value === this.filter.action)) this.filter.action = "taken";
     this.actionSelect.value = this.filter.action;
   }
 
   get length() {
+    // By time: a line that was lost leaves a gap.
     return Math.max(1, ...this.panes.map((pane) => pane.lines.length));
   }
 
@@ -147,7 +157,7 @@ class Page {
     writeLink({
       run: first.run, episode: first.episode, step: this.time, action, weight: weight || null,
       age: Number.isFinite(age) ? age : null, memory: first.opened,
-      run2: second ? second.run : null, episode2: second ? second.episode : null,
+      run2: second?.run, episode2: second?.episode, memory2: second?.opened,
     });
   }
 
@@ -186,8 +196,13 @@ class Page {
   }
 
   choose(digit) {
-    if (digit > this.panes[0].actions().length) return;
-    this.filter.action = digit === 0 ? "all" : String(digit - 1);
+    const names = this.panes[0].actions();
+    if (digit <= names.length) this.chooseAction(digit === 0 ? "all" : names[digit - 1]);
+  }
+
+  chooseAction(name) {
+    this.filter.action = name;
+    this.offerActions();
     this.show();
   }
 
@@ -204,7 +219,7 @@ class Page {
   }
 
   async refresh() {
-    for (const pane of this.panes) await pane.refresh();
+    for (const pane of this.panes) await pane.refresh().catch((error) => pane.complain(error.message));
   }
 }
 

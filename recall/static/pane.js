@@ -4,13 +4,25 @@ import { draw, episodes, forgetSheets, prefetch, recalled, steps } from "./data.
 import { fill, make, percent, short } from "./dom.js";
 
 const MOMENTS = 4;
+const MOST_CARDS = 60;
 
 function titled(heading) {
   if (heading.damaged) return `${heading.name} (damaged)`;
-  const total = heading.total === null ? "running" : `return ${short(heading.total)}`;
+  const total = heading.total !== null ? `return ${short(heading.total)}` : heading.length === null ? "being written" : "cut short";
   return heading.kind === "training"
     ? `episode ${heading.number}, from step ${short(heading.step)}, ${total}`
     : `evaluation at step ${short(heading.step)}, game ${heading.number}, ${total}`;
+}
+
+// Times in ascending order as stretches without a gap: 3, 4, 5, 9 as [3, 5], [9, 9].
+function ranges(times) {
+  const found = [];
+  for (const time of times) {
+    const last = found[found.length - 1];
+    if (last && last[1] === time - 1) last[1] = time;
+    else found.push([time, time]);
+  }
+  return found;
 }
 
 export class Pane {
@@ -43,6 +55,7 @@ export class Pane {
 
   // Opening something else and showing it.
   async change(open) {
+    document.activeElement.blur();
     await open();
     this.page.offerActions();
     this.page.show();
@@ -60,71 +73,91 @@ export class Pane {
   async openRun(run, episode) {
     this.run = run;
     this.runSelect.value = run;
+    let headings = [];
+    let complaint = "";
     try {
-      this.headings = await episodes(run, true);
+      headings = await episodes(run, true);
     } catch (error) {
-      this.headings = [];
-      this.complain(error.message);
+      complaint = error.message;
     }
+    // Meanwhile another run may have been chosen.
+    if (this.run !== run) return;
+    this.headings = headings;
     this.offerEpisodes();
     const wanted = this.headings.find((heading) => heading.name === episode);
     const sound = this.headings.filter((heading) => !heading.damaged);
     const chosen = wanted || sound[sound.length - 1] || this.headings[0];
     await this.openEpisode(chosen ? chosen.name : null);
-    if (episode && !wanted) this.complain(`There is no episode ${episode} in this run.`);
+    if (complaint) this.complain(complaint);
+    else if (episode && !wanted) this.complain(`There is no episode ${episode} in this run.`);
   }
 
   offerEpisodes() {
     fill(this.episodeSelect, ...this.headings.map((heading) => make("option", { value: heading.name }, titled(heading))));
+    if (this.episode) this.episodeSelect.value = this.episode;
   }
 
   async openEpisode(name) {
     this.episode = name;
-    this.lines = [];
     this.heading = this.headings.find((heading) => heading.name === name) || null;
     this.closeMemory();
     this.complain("");
-    if (name === null) {
+    if (this.heading === null || this.heading.damaged) this.lines = [];
+    if (this.heading === null) {
       this.complain("Nothing is recorded of this run yet: the first episode is, once --steps_per_recording steps are done.");
       return;
     }
     this.episodeSelect.value = name;
     if (this.heading.damaged) {
       this.complain(this.heading.damaged);
+      this.drawTrack();
       return;
     }
     await this.load(false);
   }
 
   async load(fresh) {
+    const { run, episode } = this;
     try {
-      const { lines, damaged } = await steps(this.run, this.episode, fresh);
-      this.lines = lines;
+      const { lines, damaged } = await steps(run, episode, fresh);
+      // Meanwhile another episode may have been chosen: its answer may have come before this one.
+      if (this.run !== run || this.episode !== episode) return;
+      this.lines = [];
+      for (const line of lines) this.lines[line.time] = line;
       if (damaged.length) {
         this.complain(`${damaged.length} of the lines of this episode cannot be read (line ${damaged.slice(0, 5).join(", ")}` +
           `${damaged.length > 5 ? ", …" : ""} of steps.jsonl); the others are shown.`);
       } else if (!lines.length) {
         this.complain("This episode has no steps yet.");
       } else if (this.heading.length === null) {
-        this.complain("This episode is still being written, or its run was stopped in it.");
+        this.complain("This episode is still being written, or its run was killed in it.");
+      } else if (this.heading.total === null) {
+        this.complain("The record of this episode was cut short: its run was stopped in it, or it is very long.");
       } else {
         this.complain("");
       }
     } catch (error) {
+      if (this.run !== run || this.episode !== episode) return;
+      this.lines = [];
       this.complain(error.message);
     }
     this.drawTrack();
   }
 
-  // An episode that was running may have grown, or ended.
+  // There may be new episodes; one that was being written may have grown, or ended.
   async refresh() {
+    const { run, episode } = this;
+    const headings = await episodes(run, true);
+    if (this.run !== run || this.episode !== episode) return;
+    if (JSON.stringify(headings) !== JSON.stringify(this.headings)) {
+      this.headings = headings;
+      this.offerEpisodes();
+    }
+    if (episode === null && headings.length) await this.change(() => this.openEpisode(headings[headings.length - 1].name));
     if (!this.heading || this.heading.damaged || this.heading.length !== null) return;
+    this.heading = headings.find((heading) => heading.name === episode) || this.heading;
+    forgetSheets(run, episode);
     const before = this.lines.length;
-    this.headings = await episodes(this.run, true).catch(() => this.headings);
-    this.heading = this.headings.find((heading) => heading.name === this.episode) || this.heading;
-    this.offerEpisodes();
-    this.episodeSelect.value = this.episode;
-    forgetSheets(this.run, this.episode);
     await this.load(true);
     if (this.lines.length !== before) this.page.show();
   }
@@ -139,12 +172,18 @@ export class Pane {
     const memories = line.memories;
     if (!memories) return [];
     const now = this.now(line);
-    const action = filter.action === "taken" ? line.action : filter.action === "all" ? null : Number(filter.action);
+    const action = this.filtered(line, filter);
     return memories.origin
       .map((_, place) => place)
       .filter((place) => action === null || memories.action[place] === action)
       .filter((place) => memories.weight[place] >= filter.weight && now - memories.origin[place] <= filter.age)
       .sort((one, other) => memories.weight[other] - memories.weight[one]);
+  }
+
+  // The number of the action whose memories are shown; null: all. Another world may not have an action of that name.
+  filtered(line, filter) {
+    if (filter.action === "all") return null;
+    return filter.action === "taken" ? line.action : this.actions().indexOf(filter.action);
   }
 
   // The agent step that ages are counted from.
@@ -157,13 +196,20 @@ export class Pane {
     const line = this.lines[time];
     this.root.classList.toggle("over", !line);
     if (!line) {
-      fill(this.facts, make("dt", {}, this.lines.length ? `This episode ended at step ${this.lines.length - 1}.` : ""));
+      const reason = time < this.lines.length ? "This step cannot be read." : `This episode ended at step ${this.lines.length - 1}.`;
+      fill(this.facts, make("dt", {}, this.lines.length ? reason : ""));
+      fill(this.values);
+      fill(this.cards);
+      this.world.width = this.world.height = 0;
+      this.world.dataset.picture = "";
+      this.worldNote.textContent = "";
+      this.drawTrack();
       return;
     }
     this.showWorld(line);
     this.showValues(line, filter);
     this.showMemories(line, filter);
-    for (const next of this.lines.slice(time + 1, time + 8)) prefetch(this.run, this.episode, next, this.chosen(next, filter));
+    this.lines.slice(time + 1, time + 8).forEach((next) => prefetch(this.run, this.episode, next, this.chosen(next, filter)));
     this.drawTrack();
   }
 
@@ -200,10 +246,10 @@ export class Pane {
         const what = place === null ? "all memories not listed" : `${this.whence(line, place)}: weight ${percent(memories.weight[place])} × ${short(memories.value[place])}`;
         return make("i", { class: place === null ? "rest" : "part", style: `flex-grow:${total ? Math.abs(part) / total : 1}`, title: `${what} = ${short(part)}` });
       }));
-    const chosen = filter.action === String(action) || (filter.action === "taken" && action === line.action);
+    const chosen = action === this.filtered(line, filter);
     return make("button", {
       class: `value${action === line.action ? " took" : ""}${chosen ? " chosen" : ""}`,
-      title: "show the memories of this action", onclick: () => this.page.choose(action + 1),
+      title: "show the memories of this action", onclick: () => this.page.chooseAction(this.actions()[action]),
     }, make("span", { class: "name" }, this.actions()[action] ?? String(action)),
       make("span", { class: "scale" }, bar), make("span", { class: "number" }, value === null ? "untried" : short(value)));
   }
@@ -220,7 +266,9 @@ export class Pane {
       fill(this.cards, make("p", { class: "note" }, !line.memories ? "" : known ? "No memory passes the filter." : "Nothing was remembered yet."));
       return;
     }
-    fill(this.cards, ...places.slice(0, 24).map((place) => this.card(line, place)));
+    const left = places.length - MOST_CARDS;
+    fill(this.cards, ...places.slice(0, MOST_CARDS).map((place) => this.card(line, place)),
+      left > 0 ? make("p", { class: "note" }, `and ${left} lighter ones: choose one action to see them`) : null);
   }
 
   card(line, place) {
@@ -274,7 +322,7 @@ export class Pane {
       if (step < 1) continue;
       const canvas = make("canvas");
       draw(canvas, this.run, null, step);
-      moments.push(make("figure", { class: by === 0 ? "self" : "" }, canvas, make("figcaption", {}, by === 0 ? "written" : `${by > 0 ? "+" : "−"}${Math.abs(by)}`)));
+      moments.push(make("figure", { class: by === 0 ? "self" : "" }, canvas, make("figcaption", {}, by === 0 ? "then" : `${by > 0 ? "+" : "−"}${Math.abs(by)}`)));
     }
     const places = make("ul", {}, make("li", {}, "…"));
     fill(this.detail,
@@ -300,14 +348,16 @@ export class Pane {
   occurrence({ episode, times, error }) {
     if (error) return make("li", {}, error);
     const heading = this.headings.find((one) => one.name === episode);
-    const links = times.slice(0, 40).map((time) =>
-      make("button", { class: "time", onclick: () => this.leap(episode, time) }, String(time)));
-    return make("li", {}, `${heading ? titled(heading) : episode}: `, ...links, times.length > 40 ? ` and ${times.length - 40} more` : "");
+    const links = ranges(times).map(([first, last]) =>
+      make("button", { class: "time", onclick: () => this.leap(episode, first) }, first === last ? String(first) : `${first}–${last}`));
+    return make("li", {}, `${heading ? titled(heading) : episode}: `, ...links);
   }
 
   async leap(episode, time) {
     const origin = this.opened;
+    if (!this.headings.some((heading) => heading.name === episode)) await this.refresh();
     if (episode !== this.episode) await this.openEpisode(episode);
+    this.page.offerActions();
     this.page.go(time);
     this.openMemory(origin);
   }
@@ -317,7 +367,8 @@ export class Pane {
     const context = this.track.getContext("2d");
     const { width, height } = this.track;
     const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
-    const most = Math.max(1e-12, ...this.lines.map((line) => Math.abs(line.reward)));
+    // What is not there is skipped.
+    const most = this.lines.reduce((largest, line) => Math.max(largest, Math.abs(line.reward)), 1e-12);
     const step = width / Math.max(1, this.lines.length);
     context.clearRect(0, 0, width, height);
     this.lines.forEach((line, time) => {

@@ -62,16 +62,21 @@ def provenance(step: int) -> tuple[int, int]:
 
 
 def write_episode(
-    recalls: Path, first: int, length: int, *, ends: bool = True, fresh: bool = False, memories: int = 2
+    recalls: Path, first: int, length: int, *, ends: bool | None = True, fresh: bool = False, memories: int = 2
 ) -> str:
-    """Record an episode of steps `first` to `first + length - 1`; its name."""
+    """Record an episode from step `first` on; its name. It ends, is cut short, or (None) goes on."""
     of = {"kind": "training", "agent": "nec", "world": "qbert", "actions": ACTIONS, "num_envs": 1, "memories": 2}
     heading = Heading(number=first // 100, step=first, **of)
     writer = EpisodeWriter(recalls, heading, no_warning)
     for step in range(first, first + length):
         found = None if step % 10 == 9 else remembered(step, memories, fresh)
         writer.add(step, picture_of(step), step % 3, float(step % 7 == 0), found, provenance, show)
-    writer.finish() if ends else writer.close()
+    if ends is None:
+        writer.settle()
+    elif ends:
+        writer.finish()
+    else:
+        writer.close()
     return heading.name
 
 

@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Path:
 def test_the_episodes_of_a_run_are_listed(run, capsys):
     assert main([str(run)]) == 0
     printed = capsys.readouterr().out
-    assert "training, episode 1 " in printed and "training, episode 2 " in printed and "200" in printed
+    assert "training-000000110" in printed and "episode 1, from step 110" in printed and "episode 2, from" in printed
 
 
 def test_a_step_is_printed_memory_by_memory_and_drawn(run, capsys, tmp_path):
@@ -34,7 +34,7 @@ def test_a_step_is_printed_memory_by_memory_and_drawn(run, capsys, tmp_path):
     memories = Recording(run / "recalls").steps("training-000000200").lines[2]["memories"]
     for place in range(len(memories["origin"])):
         assert f" {memories['episode'][place]}:{memories['time'][place]} " in printed
-        assert f"{memories['value'][place]:,.4g}" in printed and f"{202 - memories['origin'][place]:,}" in printed
+        assert f" {memories['value'][place]:.3g} " in printed and f" {202 - memories['origin'][place]:,} " in printed
     assert printed.count("all others") == 3
     assert cv2.imread(str(path)).shape[0] > WORLD_SIDE
 
@@ -76,9 +76,10 @@ def test_a_video_has_a_picture_for_every_step(run, tmp_path, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--episode", "2"], "there are episodes 0 to 1 (got 2)"),
+        (["--episode", "2"], "there are episodes 0 to 1, or by their names (got 2)"),
         (["--episode", "-1"], "there are episodes 0 to 1"),
-        (["--episode", "0", "--step", "30"], "there are steps 0 to 29 (got 30)"),
+        (["--episode", "0", "--step", "30"], "there are steps 0 to 29, and of this one is no record (got 30)"),
+        (["--episode", "0", "--panel", "x.png"], "--panel needs --step"),
         (["--step", "3"], "need --episode"),
         (["--episode", "0", "--video", "out.avi"], ".mp4 or .gif"),
         (["--episode", "0", "--step", "1", "--panel", "no/such/folder.png"], "cannot be written"),
@@ -98,9 +99,11 @@ def test_damage_is_told_of(run, capsys, tmp_path):
     path = episodes_folder(run / "recalls") / "training-000000110" / "steps.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"time":4,', b'"tim', 1))
     assert main([str(run), "--episode", "0"]) == 0
-    assert "1 lines of training-000000110 cannot be read" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 lines of training-000000110 cannot be read" in capsys.readouterr().err
+    assert main([str(run), "--episode", "training-000000110", "--step", "4"]) == 2
+    assert "of this one is no record" in capsys.readouterr().err
     (path.parent / "episode.json").write_text("{")
-    assert main([str(run)]) == 0 and "is damaged" in capsys.readouterr().out.replace("\n", "")
+    assert main([str(run)]) == 0 and "is damaged" in capsys.readouterr().err
     assert main([str(run), "--episode", "0"]) == 2 and "is damaged" in capsys.readouterr().err
 
 

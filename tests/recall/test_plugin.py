@@ -42,7 +42,9 @@ def logdir(tmp_path: Path) -> Path:
 
 
 def test_runs_are_those_with_a_record_however_deep(logdir):
-    assert Server(logdir).json("/runs") == ["grid/nec__seed1", "qbert__seed0"]
+    assert sorted(Server(logdir).json("/runs")) == ["grid/nec__seed1", "qbert__seed0"]
+    write_episode(logdir / "qbert__seed0" / "recalls", 290, 2)
+    assert Server(logdir).json("/runs")[-1] == "qbert__seed0"
     assert Server(logdir / "qbert__seed0").json("/runs") == ["."]
     assert Server(logdir).plugin.is_active() and not Server(logdir / "dqn__seed0").plugin.is_active()
     assert Server(logdir / "nowhere").json("/runs") == []
@@ -87,7 +89,7 @@ def test_where_else_a_memory_was_recalled(logdir):
 
 def test_an_episode_that_grows_is_seen_growing(logdir):
     server, recalls = Server(logdir), logdir / "qbert__seed0" / "recalls"
-    name = write_episode(recalls, 300, 5, ends=False)
+    name = write_episode(recalls, 300, 5, ends=None)
     assert len(server.json("/steps", run="qbert__seed0", episode=name)["lines"]) == 5
     path = episodes_folder(recalls) / name / "steps.jsonl"
     origin = server.json("/steps", run="qbert__seed0", episode=name)["lines"][0]["memories"]["origin"][0]
@@ -141,6 +143,27 @@ def test_links_that_lead_out_are_not_followed(logdir):
     assert server.get("/sheet", run="qbert__seed0", sheet=1).status_code == 404
     os.symlink(logdir / "qbert__seed0", logdir / "linked")
     assert "linked" not in server.json("/runs")
+    episodes = episodes_folder(recalls)
+    os.symlink(episodes / "training-000000110", episodes / "training-000000111")
+    assert "training-000000111" not in [one["name"] for one in server.json("/episodes", run="qbert__seed0")]
+    for name in ("steps.jsonl", "episode.json"):
+        path = episodes / "training-000000110" / name
+        path.rename(logdir.parent / name)
+        path.symlink_to(logdir.parent / name)
+        assert server.get("/steps", run="qbert__seed0", episode="training-000000110").status_code == 404
+
+
+def test_what_cannot_be_looked_into_is_passed_over(logdir, monkeypatch):
+    """As a folder of somebody else's is; a test that runs as root may look into everything."""
+    is_dir = Path.is_dir
+
+    def forbidden(path):
+        if "nec__seed1" in str(path):
+            raise PermissionError(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    assert Server(logdir).json("/runs") == ["qbert__seed0"]
 
 
 def test_everything_works_where_nothing_can_be_written(logdir):

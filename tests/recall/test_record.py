@@ -49,7 +49,7 @@ def test_episodes_come_back_as_they_were_written(tmp_path):
 
 
 def test_an_episode_that_runs_can_be_read_up_to_its_last_whole_line(tmp_path):
-    name = write_episode(tmp_path, 1, 12, ends=False)
+    name = write_episode(tmp_path, 1, 12, ends=None)
     path = episodes_folder(tmp_path) / name / "steps.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     recording = Recording(tmp_path)
@@ -58,15 +58,32 @@ def test_an_episode_that_runs_can_be_read_up_to_its_last_whole_line(tmp_path):
     assert recording.steps(name).damaged == []
 
 
+GOOD = json.dumps(
+    {**{"time": 2, "step": 3, "picture": 2, "action": 0, "reward": 0.0}, "values": None, "rest": None, "memories": None}
+)
+SAYS = json.dumps(line_of(remembered(5), provenance, None))
+
+
 @pytest.mark.parametrize(
     "damage",
-    [b"\x00\x01", b"{}", b"[1]", b'{"time": 3}', b'{"memories": 1}', b'{"time":1,"memories":{"a":[1],"b":[]}}'],
+    [
+        *("\0\1", "{}", "[1]", "[" * 100_000, '{"time": 3}', '{"memories": 1}'),
+        *(GOOD.replace('"action": 0', f'"action": {action}') for action in ("3", "-1", '"x"', "null", "1.5")),
+        *(GOOD.replace('"reward": 0.0', f'"reward": {reward}') for reward in ("NaN", "Infinity", "null", '"much"')),
+        GOOD.replace('"memories": null', '"memories": {}'),
+        GOOD.replace('"values": null', '"values": [1, 2, 3]'),
+        GOOD[:-1].split(', "values"')[0] + ", " + SAYS[1:].replace('"weight": [', '"weight": [null, ', 1),
+        GOOD[:-1].split(', "values"')[0] + ", " + SAYS[1:].replace('"weight": [', '"weight": [0.5, ', 1),
+        GOOD[:-1].split(', "values"')[0] + ", " + SAYS[1:].replace('"values": [', '"values": [0.5, ', 1),
+        GOOD[:-1].split(', "values"')[0] + ", " + SAYS[1:].replace('"action": [0', '"action": [7', 1),
+    ],
+    ids=str,
 )
 def test_a_damaged_line_is_told_of_and_the_others_are_shown(tmp_path, damage):
     name = write_episode(tmp_path, 1, 6)
     path = episodes_folder(tmp_path) / name / "steps.jsonl"
     lines = path.read_bytes().split(b"\n")
-    lines[2] = damage
+    lines[2] = damage.encode()
     path.write_bytes(b"\n".join(lines))
     steps = Recording(tmp_path).steps(name)
     assert steps.damaged == [3] and [line["time"] for line in steps.lines] == [0, 1, 3, 4, 5]
@@ -113,7 +130,26 @@ def test_what_came_after_a_step_is_taken_back(tmp_path):
     recording = Recording(recalls)
     assert recording.names() == ["training-000000110", "training-000000150"]
     assert recording.heading("training-000000110").length == len(recording.steps("training-000000110").lines) == 30
-    # Cut short, it is no longer known what came of it; and what could not be read is gone.
+    # Cut short, it is no longer known what came of it; what could not be read before still cannot be.
     heading, steps = recording.heading("training-000000150"), recording.steps("training-000000150")
-    assert (heading.length, heading.total, steps.damaged) == (None, None, [])
+    assert (heading.length, heading.total, steps.damaged) == (13, None, [5])
     assert [line["step"] for line in steps.lines] == [step for step in range(150, 163) if step != 154]
+
+
+def test_a_damaged_episode_that_ended_before_stays_as_it_is(tmp_path):
+    write_run(tmp_path, 110)
+    recalls = tmp_path / "recalls"
+    path = episodes_folder(recalls) / "training-000000110" / "steps.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"step":115,', b'"step":null,', 1).replace(b'"time":4,', b'"tim', 1))
+    before = path.read_bytes()
+    take_back(recalls, 200)
+    assert path.read_bytes() == before and Recording(recalls).heading("training-000000110").length == 30
+
+
+def test_where_a_memory_was_recalled_is_found_without_reading_every_line(tmp_path):
+    name = write_episode(tmp_path, 110, 40)
+    recording, expected = Recording(tmp_path), {}
+    for line in recording.steps(name).lines:
+        for origin in dict.fromkeys(line["memories"]["origin"] if line["memories"] else ()):
+            expected.setdefault(origin, []).append(line["time"])
+    assert len(expected) > 20 and recording.times_by_origin(name) == expected

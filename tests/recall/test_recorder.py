@@ -81,7 +81,7 @@ def test_an_episode_is_recorded_from_its_first_step_to_its_last(tmp_path):
     for name in recording.names():
         heading = recording.heading(name)
         firsts.append(heading.step)
-        if heading.length is not None:
+        if heading.total is not None:
             total, length = returns[heading.step]
             assert heading.length == length == len(recording.steps(name).lines)
             assert heading.total == pytest.approx(total)
