@@ -97,7 +97,7 @@ def memories_table(heading: Heading, line: dict[str, Any]) -> Table:
                 name,
                 worth,
                 moment(memories, place),
-                f"{100 * memories['weight'][place]:.3g} %",
+                f"{100 * memories['weight'][place]:.2g} %",
                 short(memories["value"][place]),
                 f"{now - memories['origin'][place]:,}",
                 short(memories["distance"][place]),

@@ -136,7 +136,7 @@ def test_a_memory_tells_when_it_was_written_and_where_else_it_was_recalled(page,
     until(lambda: any("episode 1" in text for text in page.texts(".detail li")))
     assert page.link()["memory"] == str(origin)
     times = page.texts(".detail .time")
-    stretches = [[int(time) for time in text.split("–")] for text in times]
+    stretches = [[int(time) for time in text.split("\N{EN DASH}")] for text in times]
     assert any(first <= 3 <= last for first, *_, last in [stretch * 2 for stretch in stretches])
     page.run("[...document.querySelectorAll('.detail .time')].at(-1).click()")
     until(lambda: step_shown(page) == stretches[-1][0])
