@@ -1,19 +1,37 @@
-"""The worlds: vector environments whose ended episodes are reset by the caller. `world` holds what they share."""
+"""The worlds: vector environments whose ended episodes are reset by the caller. `world` holds what they share.
+
+And the sequence tasks, in which nothing is acted on; `sequence_task` holds what those share.
+"""
 
 from __future__ import annotations
 
 import functools
 from typing import Annotated
 
+import numpy as np
 import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
+from envs.copy_task import (
+    AssociativeRecall,
+    AssociativeRecallConfig,
+    Copy,
+    CopyConfig,
+    RepeatCopy,
+    RepeatCopyConfig,
+)
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
+from envs.sequence_task import SequenceTask
+from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
 WorldConfig = Annotated[AtariConfig | GridWorldConfig | MNISTConfig, pydantic.Field(discriminator="name")]
+TaskConfig = Annotated[
+    CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig,
+    pydantic.Field(discriminator="name"),
+]
 
 
 def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
@@ -25,6 +43,17 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
     return make_grid_world(config, num_envs)
+
+
+def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
+    """Build a sequence task that draws from a generator."""
+    if isinstance(config, CopyConfig):
+        return Copy(config, rng)
+    if isinstance(config, RepeatCopyConfig):
+        return RepeatCopy(config, rng)
+    if isinstance(config, AssociativeRecallConfig):
+        return AssociativeRecall(config, rng)
+    return make_sequential_mnist(config, rng)
 
 
 def screens(config: WorldConfig) -> Screens:
