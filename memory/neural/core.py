@@ -86,10 +86,10 @@ def with_tensors(state: State, tensors: Mapping[str, Tensor]) -> State:
     return map_states(lambda tensor: tensors[next(left)].to(tensor.device, copy=True), state)
 
 
-def unroll(core: RecurrentCore[State], inputs: Tensor, state: State) -> tuple[Tensor, State]:
+def unroll(core: Callable[[Tensor, State], tuple[Tensor, State]], inputs: Tensor, state: State) -> tuple[Tensor, State]:
     """Step a core through inputs `[time, batch, input_size]`; outputs `[time, batch, output_size]`, and the last state.
 
-    The step alone is worth compiling: `unroll` is a loop of Python over time, whose length may differ each time.
+    The core may be compiled: the loop over time is Python, whose length may differ each time, and the step is not.
     """
     outputs = []
     for step_inputs in inputs.unbind(0):
