@@ -18,6 +18,7 @@ from training.pictures import MOST_CHANNELS, mosaic
 from training.progress import Progress
 from training.run_directory import RunDirectory
 from training.saver import Saver
+from training.sequence_loop import SequenceLoop
 from training.signals import StopRequest
 from training.tally import Tally
 
@@ -31,7 +32,7 @@ class Session:
 
     Args:
         run: its directory, locked by the caller.
-        loop: agent and world.
+        loop: agent and world, or model and task.
         tally: what the run tells of itself.
         identity: what a checkpoint says it is of.
         warn: is told, in one line each, of failures that do not end the run.
@@ -40,7 +41,7 @@ class Session:
     def __init__(
         self,
         run: RunDirectory,
-        loop: TrainingLoop,
+        loop: TrainingLoop | SequenceLoop,
         tally: Tally,
         identity: dict[str, Any],
         warn: Callable[[str], None],
@@ -82,11 +83,10 @@ class Session:
             Fault: if a loss or gradient is not finite; the checkpoints stand as they were before it.
         """
         loop, tally = self._loop, self._tally
-        frames_per_step: int = loop.world.frames_per_step  # type: ignore[attr-defined]
         with (
             Saver(self._run.checkpoints, keep_checkpoints, self._warn) as saver,
             contextlib.closing(Logger(self._run, loop.step, self._resumed, self._warn)) as logger,
-            Progress(steps, frames_per_step) as progress,
+            Progress(steps, loop.frames_per_step) as progress,
         ):
             if not self._resumed:
                 # From its first second on, a run can be resumed.
@@ -97,7 +97,11 @@ class Session:
                     tally.add(record)
                     for episode in record.episodes:
                         progress.update(loop.step, episode.episode_return)
-                    progress.update(loop.step, memory_size=tally.averages.last("memory/size"))
+                    progress.update(
+                        loop.step,
+                        memory_size=tally.averages.last("memory/size"),
+                        nats=tally.averages.last("charts/nats_per_sequence"),
+                    )
                     if tally.due() or loop.step >= steps:
                         logger.log(loop.step, tally.seconds, tally.row())
                     if steps_per_picture and loop.step // steps_per_picture > shown_step // steps_per_picture:
@@ -116,7 +120,7 @@ class Session:
             return saver.save_now(self.state_dict(), loop.step)
 
     def _pictures(self) -> dict[str, np.ndarray]:
-        if not isinstance(self._loop.agent, Illustrated):
+        if not (isinstance(self._loop, TrainingLoop) and isinstance(self._loop.agent, Illustrated)):
             return {}
         high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
         shown = self._loop.agent.pictures().items()
