@@ -27,22 +27,26 @@ from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-WorldConfig = Annotated[AtariConfig | GridWorldConfig | MNISTConfig, pydantic.Field(discriminator="name")]
-TaskConfig = Annotated[
-    CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig,
+TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
+WorldConfig = Annotated[
+    AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
 ]
 
 
 def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
-    """Build a world of `num_envs` environments, in this process or spread over several."""
+    """Build a world of `num_envs` environments, in this process or spread over several.
+
+    Raises:
+        ValueError: if the data of a world cannot be had; and of a sequence task, in which there is nothing to do.
+    """
     if workers:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
-    return make_grid_world(config, num_envs)
+    return make_grid_world(_acted(config), num_envs)
 
 
 def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
@@ -62,4 +66,10 @@ def screens(config: WorldConfig) -> Screens:
         return atari_screens(config)
     if isinstance(config, MNISTConfig):
         return mnist_screens(config)
-    return grid_world_screens(config)
+    return grid_world_screens(_acted(config))
+
+
+def _acted(config: GridWorldConfig | TaskConfig) -> GridWorldConfig:
+    if isinstance(config, GridWorldConfig):
+        return config
+    raise ValueError(f"{config.title} is a sequence task: there is nothing to act on")
