@@ -297,6 +297,17 @@ def assert_bounds(state: dict[str, Tensor], sums_to_one: bool) -> None:
         assert links.diagonal(dim1=1, dim2=2).eq(0).all()
 
 
+def test_heads_of_the_ntm_begin_at_the_first_slot_and_learn_where() -> None:
+    core = NTM(LSTM(INPUT + WIDTH, HIDDEN), 128, WIDTH)
+    state = core.initial_state(2)
+    for weights in (state.read_weights, state.write_weights):
+        assert weights.shape == (2, 1, 128) and (weights[..., 0] > 0.95).all()
+    outputs, _ = unroll(core, torch.randn(3, 2, INPUT), state)
+    outputs.sum().backward()
+    for parameter in (core.initial_reads, core.initial_read_weights, core.initial_write_weights):
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0
+
+
 def test_links_lead_from_what_was_written_to_what_was_written_next() -> None:
     """The DNC is told to write slot after slot; its read head then goes forward, and back, along what it wrote."""
     core = DNC(GRU(INPUT + WIDTH, HIDDEN), SLOTS, WIDTH)
