@@ -30,7 +30,12 @@ class SequenceTask(abc.ABC):
         input_size: length of an input.
         target_size: bits to be predicted at each step.
         rng: where all randomness of the task comes from.
+
+    Attributes:
+        generative: whether an input is what was to be predicted the step before, so that a model can go on by itself.
     """
+
+    generative = False
 
     def __init__(self, input_size: int, target_size: int, rng: np.random.Generator) -> None:
         self.input_size = input_size

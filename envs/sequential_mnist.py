@@ -20,6 +20,8 @@ from envs.sequence_task import Sequences, SequenceTask
 _FILE = "binarized_mnist/binarized_mnist_packed.npz"
 _STATIC_IMAGES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 _PIXELS = 784
+LEAST_NATS = 75.0
+"""Negative log likelihood of a binarised image that no model is known to come near, in nats; the best have 78 to 79."""
 
 
 class SequentialMNISTConfig(pydantic.BaseModel):
@@ -50,11 +52,18 @@ class SequentialMNIST(SequenceTask):
         rng: where all randomness of the task comes from.
     """
 
+    generative = True
+
     def __init__(self, config: SequentialMNISTConfig, images: np.ndarray, rng: np.random.Generator) -> None:
         super().__init__(1, 1, rng)
         self._images = images
         self._grey = config.binarisation == "dynamic"
         self._order = np.zeros(0, dtype=np.int64)
+
+    @property
+    def pixels(self) -> int:
+        """Steps of a sequence."""
+        return self._images.shape[1]
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -99,6 +108,19 @@ def make_sequential_mnist(config: SequentialMNISTConfig, rng: np.random.Generato
         return SequentialMNIST(config, _load_static(config.split), rng)
     images, _ = load_images("mnist", config.split)
     return SequentialMNIST(config, images.reshape(len(images), -1), rng)
+
+
+def check_nats(nats: float) -> None:
+    """Raise ValueError where test images were predicted better than can be believed: by `LEAST_NATS` or less.
+
+    The noise of a binarisation by chance alone is 45.5 nats an image, which not even one who sees the grey image can
+    foresee; so a score near that is no likelihood, or of pixels that were seen.
+    """
+    if not nats >= LEAST_NATS:
+        raise ValueError(
+            f"{nats:.1f} nats a test image is less than {LEAST_NATS:.0f}, which no model is known to come near: "
+            "something sees the pixels that it predicts"
+        )
 
 
 def _load_static(split: str) -> np.ndarray:

@@ -86,13 +86,23 @@ def with_tensors(state: State, tensors: Mapping[str, Tensor]) -> State:
     return map_states(lambda tensor: tensors[next(left)].to(tensor.device, copy=True), state)
 
 
-def unroll(core: Callable[[Tensor, State], tuple[Tensor, State]], inputs: Tensor, state: State) -> tuple[Tensor, State]:
+def unroll(
+    core: Callable[[Tensor, State], tuple[Tensor, State]],
+    inputs: Tensor,
+    state: State,
+    watch: Callable[[State], object] = lambda state: None,
+) -> tuple[Tensor, State]:
     """Step a core through inputs `[time, batch, input_size]`; outputs `[time, batch, output_size]`, and the last state.
 
-    The core may be compiled: the loop over time is Python, whose length may differ each time, and the step is not.
+    Args:
+        core: what is stepped. It may be compiled: the loop over time is Python, for any length, and the step is not.
+        inputs: of all steps.
+        state: before the first.
+        watch: is shown the state after every step.
     """
     outputs = []
     for step_inputs in inputs.unbind(0):
         output, state = core(step_inputs, state)
         outputs.append(output)
+        watch(state)
     return torch.stack(outputs), state

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import envs
-from envs.mnist import DATA_VARIABLE
-from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig
+from agents.sequence_model import sequence_scores
+from envs.mnist import DATA_VARIABLE, load_images
+from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig, check_nats
 
 HAS_DATA = (Path(os.environ.get(DATA_VARIABLE, "")) / "binarized_mnist").is_dir()
 
@@ -95,3 +97,27 @@ def test_data_that_is_not_there_or_damaged_is_told(tmp_path: Path, monkeypatch: 
     assert f"{path} cannot be read: " in complaint()
     np.savez(path, train=np.zeros((50_000, 90), dtype=np.uint8))
     assert "train must be uint8 [50000, 98], got uint8 [50000, 90]" in complaint()
+
+
+@pytest.mark.skipif(not HAS_DATA, reason="the data are not at hand")
+@pytest.mark.parametrize("binarisation", ["static", "dynamic"])
+def test_a_model_of_independent_pixels_scores_206_nats(binarisation) -> None:
+    """Each pixel white with the mean of its grey: 205.8 over all binarisations by chance, whatever the one at hand."""
+    train, _ = load_images("mnist", "train")
+    share = np.clip(train.reshape(len(train), -1).mean(axis=0) / 255, 1e-5, 1 - 1e-5)
+    logits = torch.from_numpy(np.log(share / (1 - share))).float()[:, None, None]
+    config = SequentialMNISTConfig(binarisation=binarisation, split="test")
+    task = envs.make_task(config, np.random.default_rng(0))
+    assert isinstance(task, SequentialMNIST)
+    nats = []
+    for start in range(0, 10_000, 2_500):
+        _, targets, mask = map(torch.from_numpy, task.part(start, start + 2_500))
+        nats.append(sequence_scores(logits.expand_as(targets), targets, mask)["nats"])
+    assert torch.cat(nats).mean().item() == pytest.approx(205.8, abs=1.0)
+
+
+def test_a_score_that_cannot_be_is_a_leak() -> None:
+    check_nats(79.2)
+    for nats in (46.3, 74.9, float("nan")):
+        with pytest.raises(ValueError, match=f"{nats:.1f} nats a test image is less than 75, which no model is known"):
+            check_nats(nats)
