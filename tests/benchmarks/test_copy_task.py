@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import copy_task, results
+from benchmarks import copy_task, results, sequence_runs
 from benchmarks.workers import Job
 from tests.programs import complaint, run
 
@@ -20,7 +20,7 @@ def do_here(jobs: Sequence[Job], *_: object) -> None:
 
 
 def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_task, "do_missing", do_here)
+    monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "copy.csv"
     sizes = ("--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--lengths", 2, 40, "--sequences", 3)
     given = ("--out", out, *sizes, "--variant", "small", "--override", *SMALL)
