@@ -43,12 +43,12 @@ def content_weights(keys: Tensor, strengths: Tensor, memory: Tensor, masks: Tens
         `[batch, heads, slots]`, each row of sum 1.
     """
     if masks is None:
-        products = keys @ memory.mT
+        products = keys.bmm(memory.mT)
         lengths = memory.square().sum(-1)[:, None]
     else:
         keys = keys * masks
-        products = (keys * masks) @ memory.mT
-        lengths = masks.square() @ memory.square().mT
+        products = (keys * masks).bmm(memory.mT)
+        lengths = masks.square().bmm(memory.square().mT)
     # One at a time, for the product of two squared lengths could overflow.
     cosines = products * (keys.square().sum(-1, keepdim=True) + EPSILON).rsqrt() * (lengths + EPSILON).rsqrt()
     return (strengths[..., None] * cosines).softmax(-1)
@@ -121,12 +121,17 @@ def allocation_weights(usage: Tensor) -> Tensor:
 def write(memory: Tensor, weights: Tensor, erase: Tensor, values: Tensor) -> Tensor:
     """Memory after all heads have erased and then all have added (Graves et al. 2014, equations 3 and 4).
 
+    One head, which is what a DNC has and an NTM as a rule, takes two operations and one temporary.
+
     Args:
         memory: `[batch, slots, width]`.
         weights: `[batch, heads, slots]`.
         erase: `[batch, heads, width]`, 0 to 1.
         values: `[batch, heads, width]`.
     """
+    if weights.shape[1] == 1:
+        change = torch.addcmul(values, erase, memory, value=-1)
+        return torch.addcmul(memory, weights.mT, change)
     kept = (1 - weights[..., None] * erase[:, :, None]).prod(dim=1)
     return torch.baddbmm(memory * kept, weights.mT, values)
 
@@ -136,43 +141,50 @@ def precedence_after(precedence: Tensor, write_weights: Tensor) -> Tensor:
     return (1 - write_weights.sum(-1, keepdim=True)) * precedence + write_weights
 
 
-def links_after(links: Tensor, write_weights: Tensor, precedence: Tensor) -> Tensor:
-    """How far each slot was written right after each other one, after one more write (Graves et al. 2016, Methods).
+def links_after(
+    links: Tensor, write_weights: Tensor, precedence: Tensor, read_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The order of writes after one more of them, and where reads lead along it (Graves et al. 2016, Methods).
 
-    `L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j]`, with a diagonal of zeros. The square of the slots is what a DNC
-    spends its time and memory on; this keeps one such square a step for the backward pass, the links themselves.
+    `L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j]`, with a diagonal of zeros, is how far slot `i` was written right
+    after slot `j`. The square of the slots is what a DNC spends its time and memory on: this passes over it as seldom
+    as it can, and keeps one such square a step for the backward pass, the links themselves.
 
     Args:
         links: `[batch, slots, slots]`, of the step before.
         write_weights: `[batch, slots]`.
         precedence: `[batch, slots]`, of the step before.
+        read_weights: `[batch, heads, slots]`, of the step before.
 
     Returns:
-        `[batch, slots, slots]`.
+        The links; the weights backward, of what was written before what was read, and forward, of what was written
+        after it, both `[batch, heads, slots]`.
     """
-    return _Links.apply(links, write_weights, precedence)
+    return _Links.apply(links, write_weights, precedence, read_weights)
 
 
 class _Links(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, links: Tensor, weights: Tensor, precedence: Tensor) -> Tensor:
-        ctx.save_for_backward(links, weights, precedence)
-        updated = _kept(weights).mul_(links).baddbmm_(weights[:, :, None], precedence[:, None])
+    def forward(
+        ctx: Any, links: Tensor, weights: Tensor, precedence: Tensor, reads: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # A product of a column and a row is no matrix product to torch: that loops over the batch.
+        updated = _kept(weights).mul_(links).addcmul_(weights[:, :, None], precedence[:, None])
         updated.diagonal(dim1=1, dim2=2).zero_()
-        return updated
+        ctx.save_for_backward(links, weights, precedence, reads, updated)
+        return updated, reads.bmm(updated), reads.bmm(updated.mT)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        links, weights, precedence = ctx.saved_tensors
-        (gradient,) = gradients
-        diagonal = gradient.diagonal(dim1=1, dim2=2)
-        to_weights = (gradient @ precedence[..., None]).squeeze(-1) - diagonal * precedence
-        to_precedence = (weights[:, None] @ gradient).squeeze(1) - diagonal * weights
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        links, weights, precedence, reads, updated = ctx.saved_tensors
+        to_updated, to_back, to_forth = gradients
+        to_reads = torch.baddbmm(to_back.bmm(updated.mT), to_forth, updated)
+        of_reads = torch.cat([reads, to_forth], dim=1).mT, torch.cat([to_back, reads], dim=1)
+        gradient = torch.baddbmm(to_updated, *of_reads)
+        gradient.diagonal(dim1=1, dim2=2).zero_()
         lost = gradient * links
-        lost.diagonal(dim1=1, dim2=2).zero_()
-        to_links = _kept(weights) * gradient
-        to_links.diagonal(dim1=1, dim2=2).zero_()
-        return to_links, to_weights - lost.sum(1) - lost.sum(2), to_precedence
+        to_weights = precedence[:, None].bmm(gradient.mT).squeeze(1) - lost.sum(1) - lost.sum(2)
+        return _kept(weights).mul_(gradient), to_weights, weights[:, None].bmm(gradient).squeeze(1), to_reads
 
 
 def _kept(weights: Tensor) -> Tensor:

@@ -136,18 +136,14 @@ class DNC(RecurrentCore[DNCState]):
         write_weights = write_gate * by_content.lerp(allocation_weights(usage), allocation_gate)
         memory = state.memory * kept[..., None] if self.deallocation else state.memory
         memory = write(memory, write_weights[:, None], erase, value)
-        links = links_after(state.links, write_weights, state.precedence)
+        links, back, forth = links_after(state.links, write_weights, state.precedence, state.read_weights)
 
-        ways = [
-            state.read_weights @ links,  # backward: to what was written before what was read
-            content_weights(read_keys, read_strengths, memory, read_masks),
-            state.read_weights @ links.mT,  # forward: to what was written after it
-        ]
         if self.sharpness:
-            ways[0], ways[2] = sharpen(torch.cat([ways[0], ways[2]], dim=1), powers).chunk(2, dim=1)
-        modes = modes.reshape(-1, *self._modes).softmax(-1)
-        read_weights = (torch.stack(ways, dim=-1) @ modes[..., None]).squeeze(-1)
-        reads = read_weights @ memory
+            back, forth = sharpen(torch.cat([back, forth], dim=1), powers).chunk(2, dim=1)
+        by_content = content_weights(read_keys, read_strengths, memory, read_masks)
+        go_back, stay, go_forth = modes.reshape(-1, *self._modes).softmax(-1).split(1, dim=-1)
+        read_weights = torch.addcmul(torch.addcmul(go_back * back, stay, by_content), go_forth, forth)
+        reads = read_weights.bmm(memory)
         return torch.cat([hidden, reads.flatten(1)], dim=-1), DNCState(
             controller,
             memory,

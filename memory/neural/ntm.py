@@ -118,7 +118,7 @@ class NTM(RecurrentCore[NTMState]):
         weights = sharpen(shift(weights, shifts.reshape(-1, *self._shifts).softmax(-1)), 1 + powers)
         read_weights, write_weights = weights.split([state.reads.shape[1], adds.shape[1]], dim=1)
 
-        reads = read_weights @ state.memory
+        reads = read_weights.bmm(state.memory)
         memory = write(state.memory, write_weights, erase, adds)
         features = torch.cat([hidden, reads.flatten(1)], dim=-1)
         return features, NTMState(controller, memory, reads, read_weights, write_weights)

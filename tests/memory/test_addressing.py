@@ -55,8 +55,19 @@ def arguments(name: str) -> tuple[Tensor, ...]:
             draw.unit(HEADS, WIDTH),
             draw.normal(HEADS, WIDTH),
         ),
+        "one head's write": (
+            draw.normal(SLOTS, WIDTH),
+            draw.distribution(1, SLOTS),
+            draw.unit(1, WIDTH),
+            draw.normal(1, WIDTH),
+        ),
         "precedence_after": (draw.distribution(SLOTS), 0.9 * draw.distribution(SLOTS)),
-        "links_after": (links, 0.9 * draw.distribution(SLOTS), draw.distribution(SLOTS)),
+        "links_after": (
+            links,
+            0.9 * draw.distribution(SLOTS),
+            draw.distribution(SLOTS),
+            draw.distribution(HEADS, SLOTS),
+        ),
     }[name]
 
 
@@ -72,6 +83,16 @@ def by_head(equation: Any, shared: tuple[int, ...] = ()) -> Any:
     return of_all
 
 
+def links_after(links: Any, write_weights: Any, precedence: Any, read_weights: Any) -> list[Any]:
+    """The links, and of every head the weights backward and forward."""
+    links = oracle.links_after(links, write_weights, precedence)
+    return [
+        links,
+        [oracle.backward_weights(links, head) for head in read_weights],
+        [oracle.forward_weights(links, head) for head in read_weights],
+    ]
+
+
 EQUATIONS = {
     "content_weights": by_head(oracle.content_weights, shared=(2,)),
     "masked content_weights": by_head(oracle.content_weights, shared=(2,)),
@@ -83,8 +104,9 @@ EQUATIONS = {
     "usage_after": oracle.usage_after,
     "allocation_weights": oracle.allocation_weights,
     "write": oracle.write,
+    "one head's write": oracle.write,
     "precedence_after": oracle.precedence_after,
-    "links_after": oracle.links_after,
+    "links_after": links_after,
 }
 EACH = pytest.mark.parametrize("name", EQUATIONS)
 
@@ -93,16 +115,22 @@ def function(name: str) -> Any:
     return getattr(addressing, name.split()[-1])
 
 
+def tensors(result: Any) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
 @EACH
 def test_an_equation_equals_plain_loops(name: str) -> None:
     given = arguments(name)
-    result = function(name)(*given)
-    assert result.dtype == torch.float64
+    results = tensors(function(name)(*given))
+    assert all(result.dtype == torch.float64 for result in results)
     for row in range(BATCH):
         expected = EQUATIONS[name](*(tensor[row].tolist() for tensor in given))
-        np.testing.assert_allclose(result[row].numpy(), expected, rtol=1e-11, atol=1e-14)
-    single = function(name)(*(tensor.float() for tensor in given))
-    np.testing.assert_allclose(single.numpy(), result.numpy(), rtol=2e-4, atol=1e-5)
+        for result, numbers in zip(results, expected if len(results) > 1 else [expected], strict=True):
+            np.testing.assert_allclose(result[row].numpy(), numbers, rtol=1e-11, atol=1e-14)
+    singles = tensors(function(name)(*(tensor.float() for tensor in given)))
+    for single, result in zip(singles, results, strict=True):
+        np.testing.assert_allclose(single.numpy(), result.numpy(), rtol=2e-4, atol=1e-5)
 
 
 @EACH
@@ -120,10 +148,11 @@ def test_a_gradient_of_links_reads_no_more_than_the_arguments() -> None:
     """The update fills a fresh square in place: neither its arguments nor the gradient it is handed may change."""
     given = [tensor.requires_grad_() for tensor in arguments("links_after")]
     before = [tensor.detach().clone() for tensor in given]
-    gradient = torch.ones(BATCH, SLOTS, SLOTS, dtype=torch.float64)
-    addressing.links_after(*given).backward(gradient)
+    results = addressing.links_after(*given)
+    gradients = [torch.ones_like(result) for result in results]
+    torch.autograd.backward(results, gradients)
     assert all(torch.equal(tensor, old) for tensor, old in zip(given, before, strict=True))
-    assert gradient.eq(1).all()
+    assert all(gradient.eq(1).all() for gradient in gradients)
 
 
 def test_a_shift_moves_weights_towards_higher_slots() -> None:
@@ -165,12 +194,12 @@ def test_extremes_give_finite_numbers_and_gradients(name: str) -> None:
         elif name.endswith("content_weights") and place < 3:
             # Whatever a memory may have grown to.
             numbers = rng.choice(EXTREMES, shape) * (1 if place == 1 else rng.choice([-1.0, 1.0, 1e10], shape))
-        elif name in ("precedence_after", "links_after") or (name == "write" and place):
+        elif name in ("precedence_after", "links_after") or (name.endswith("write") and place):
             one_hot = np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
             row_is_one_hot = rng.random((shape[0], *[1] * (len(shape) - 1))) < 0.5
             numbers = np.where(row_is_one_hot, one_hot, numbers)
         given.append(torch.from_numpy(numbers).float().requires_grad_())
-    result = function(name)(*given)
-    assert result.isfinite().all()
-    (result * torch.from_numpy(rng.standard_normal(result.shape)).float()).sum().backward()
+    results = tensors(function(name)(*given))
+    assert all(result.isfinite().all() for result in results)
+    sum((result * torch.from_numpy(rng.standard_normal(result.shape)).float()).sum() for result in results).backward()
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in given)
