@@ -36,7 +36,10 @@ class SequenceTraining(CoreConfig):
     """How a sequence model learns, whatever its core."""
 
     learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Of Adam."""
+    """Of Adam, at first."""
+    updates_per_halving: int = Field(default=0, ge=0)
+    """Updates in which the learning rate halves, little by little; 0: it stays. At a constant rate, a model that had
+    solved its task forgets it now and then."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     """Adam's decay of the mean gradient."""
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
@@ -112,6 +115,7 @@ class SequenceModel:
         readout: from the core's outputs to a logit for each bit.
         optimiser: of the parameters of both.
         gradient_norm: the longest gradient that is followed.
+        updates_per_halving: updates in which the optimiser's rate halves; 0: it stays.
         compiled: whether torch compiles the step.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
@@ -124,6 +128,7 @@ class SequenceModel:
         optimiser: torch.optim.Optimizer,
         *,
         gradient_norm: float,
+        updates_per_halving: int = 0,
         compiled: bool = False,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
@@ -132,6 +137,8 @@ class SequenceModel:
         self.readout = readout
         self.optimiser = optimiser
         self.gradient_norm = gradient_norm
+        self.updates_per_halving = updates_per_halving
+        self.learning_rate: float = optimiser.param_groups[0]["lr"]
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
@@ -157,7 +164,8 @@ class SequenceModel:
         for _ in range(steps):
             inputs.append(bits)
             output, state = self._step(bits, state)
-            bits = self.readout(output).sigmoid().bernoulli()
+            # Drawn on the CPU, whose generator is saved with a run.
+            bits = (torch.rand(batch, inputs[0].shape[1]).to(bits) < self.readout(output).sigmoid()).to(bits)
         return torch.stack(inputs)
 
     def learn(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> Metrics:
@@ -181,6 +189,9 @@ class SequenceModel:
         parameters = self._parameters()
         check_finite(loss, (one.grad for one in parameters), batch)
         norm = nn.utils.clip_grad_norm_(parameters, self.gradient_norm)
+        if self.updates_per_halving:
+            rate = self.learning_rate * 0.5 ** (self.updates / self.updates_per_halving)
+            self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.step()
         self.updates += 1
         return {
@@ -279,6 +290,7 @@ def make_sequence_model(
         readout,
         optimiser,
         gradient_norm=config.gradient_norm,
+        updates_per_halving=config.updates_per_halving,
         compiled=config.compiled,
         forcing=_make_forcing(config, core, device, generative),
         forcing_weight=config.forcing_weight,

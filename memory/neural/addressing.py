@@ -50,8 +50,8 @@ def content_weights(keys: Tensor, strengths: Tensor, memory: Tensor, masks: Tens
         products = (keys * masks).bmm(memory.mT)
         lengths = masks.square().bmm(memory.square().mT)
     # One at a time, for the product of two squared lengths could overflow.
-    cosines = products * (keys.square().sum(-1, keepdim=True) + EPSILON).rsqrt() * (lengths + EPSILON).rsqrt()
-    return (strengths[..., None] * cosines).softmax(-1)
+    scales = strengths[..., None] * (keys.square().sum(-1, keepdim=True) + EPSILON).rsqrt()
+    return (products * scales * (lengths + EPSILON).rsqrt()).softmax(-1)
 
 
 def shift(weights: Tensor, shifts: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def usage_after(usage: Tensor, write_weights: Tensor, retention: Tensor) -> Tens
         write_weights: `[batch, slots]`, of the step before.
         retention: `[batch, slots]`, what the free gates leave.
     """
-    return (usage + write_weights - usage * write_weights) * retention
+    return torch.addcmul(usage, 1 - usage, write_weights) * retention
 
 
 def retention(free_gates: Tensor, read_weights: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def write(memory: Tensor, weights: Tensor, erase: Tensor, values: Tensor) -> Ten
 
 def precedence_after(precedence: Tensor, write_weights: Tensor) -> Tensor:
     """How far each slot was the last to be written; all `[batch, slots]` (Graves et al. 2016, Methods)."""
-    return (1 - write_weights.sum(-1, keepdim=True)) * precedence + write_weights
+    return torch.addcmul(write_weights, 1 - write_weights.sum(-1, keepdim=True), precedence)
 
 
 def links_after(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import hardtanh, softplus
 
 from memory.neural.addressing import (
     allocation_weights,
@@ -124,7 +124,7 @@ class DNC(RecurrentCore[DNCState]):
 
     def forward(self, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         hidden, controller = self.controller(torch.cat([inputs, state.reads.flatten(1)], dim=-1), state.controller)
-        vectors, positive, gates, modes = self.interface(hidden).clamp(-CLIP, CLIP).split(self._sizes, dim=-1)
+        vectors, positive, gates, modes = hardtanh(self.interface(hidden), -CLIP, CLIP).split(self._sizes, dim=-1)
         write_key, read_keys, value = split(vectors, *self._vectors)
         write_strength, read_strengths, powers = split(1 + softplus(positive), *self._strengths)
         erase, free_gates, allocation_gate, write_gate, masks = split(gates.sigmoid(), *self._gates)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import hardtanh, softplus
 
 from memory.neural.addressing import content_weights, sharpen, shift, split, write
 from memory.neural.core import RecurrentCore
@@ -107,7 +107,7 @@ class NTM(RecurrentCore[NTMState]):
 
     def forward(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         hidden, controller = self.controller(torch.cat([inputs, state.reads.flatten(1)], dim=-1), state.controller)
-        signed, positive, gates, shifts = self.interface(hidden).clamp(-CLIP, CLIP).split(self._sizes, dim=-1)
+        signed, positive, gates, shifts = hardtanh(self.interface(hidden), -CLIP, CLIP).split(self._sizes, dim=-1)
         keys, adds = split(signed.tanh(), *self._signed)
         strengths, powers = split(softplus(positive), *self._positive)
         gates, erase = split(gates.sigmoid(), *self._gates)

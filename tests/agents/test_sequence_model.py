@@ -148,6 +148,20 @@ def test_states_are_those_of_every_step(name: str) -> None:
     assert ("read_weights" in states) == (name.split()[0] in ("ntm", "dnc"))
 
 
+def test_the_learning_rate_halves_little_by_little_and_goes_on_where_it_was() -> None:
+    model, source = build("gru", learning_rate=1e-2, updates_per_halving=4), task()
+    rates = []
+    for _ in range(6):
+        model.learn(*source.draw(2))
+        rates.append(model.optimiser.param_groups[0]["lr"])
+    restored = build("gru", seed=1, learning_rate=1e-2, updates_per_halving=4)
+    restored.load_state_dict(copy.deepcopy(model.state_dict()))
+    for _ in range(3):
+        restored.learn(*source.draw(2))
+        rates.append(restored.optimiser.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [1e-2 * 2 ** (-update / 4) for update in range(9)])
+
+
 def test_what_is_not_finite_is_not_learned() -> None:
     model = build("dnc")
     inputs, targets, mask = task().draw(2)
