@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results, sequence_runs, sequential_mnist
-from tests.benchmarks.test_copy_task import do_here
+from tests.benchmarks.test_copy_benchmark import do_here
 from tests.programs import run
 
 PIXELS = 6
