@@ -30,6 +30,7 @@ from agents.forcing import (
 )
 from agents.optimisers import load_optimiser
 from memory.neural import RecurrentCore, named_tensors, unroll
+from memory.neural import compiled as compiled_step
 
 
 class SequenceTraining(CoreConfig):
@@ -49,8 +50,8 @@ class SequenceTraining(CoreConfig):
     gradient_norm: float = Field(default=10.0, gt=0.0)
     """Longer gradients are scaled down to this length."""
     compiled: bool = False
-    """Whether torch compiles a step of the core: a minute at the start for updates two or three times as fast. Numbers
-    round otherwise than without."""
+    """Whether torch compiles a step of the core: one or two minutes at the start, for updates two to three times as
+    fast. Numbers round otherwise than without."""
     forcing: Literal["teacher", "professor", "memory"] = "teacher"
     """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
     in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""
@@ -142,7 +143,7 @@ class SequenceModel:
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
-        self._step = torch.compile(core, fullgraph=True) if compiled else core
+        self._step = compiled_step(core) if compiled else core
 
     def logits(self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object] = lambda state: None) -> Tensor:
         """The log odds of every bit, `[time, batch, target_size]`; one at a step depends on inputs up to that step.

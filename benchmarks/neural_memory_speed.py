@@ -34,7 +34,7 @@ from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import peak_megabytes
 from benchmarks.workers import Job, Report, work
-from memory.neural import DNC, LSTM, unroll
+from memory.neural import DNC, LSTM, compiled, unroll
 from training.command_line import UsageError, guarded, parse_overrides
 
 INPUT = 9
@@ -80,12 +80,12 @@ class Size:
     length: int
 
 
-def our_pass(options: SpeedOptions, size: Size, compiled: bool) -> Callable[[Tensor], Tensor]:
+def our_pass(options: SpeedOptions, size: Size, is_compiled: bool) -> Callable[[Tensor], Tensor]:
     """The DNC of this repository as a function of inputs `[time, batch, INPUT]`."""
     controller = LSTM(INPUT + options.read_heads * options.width, options.hidden)
     core = DNC(controller, size.slots, options.width, read_heads=options.read_heads)
     readout = nn.Linear(core.output_size, INPUT)
-    step = torch.compile(core, fullgraph=True) if compiled else core
+    step = compiled(core) if is_compiled else core
     return lambda inputs: readout(unroll(step, inputs, core.initial_state(options.batch))[0])
 
 
@@ -107,8 +107,8 @@ def public_pass(options: SpeedOptions, size: Size) -> Callable[[Tensor], Tensor]
 
 
 VARIANTS: dict[str, Callable[[SpeedOptions, Size], Callable[[Tensor], Tensor]]] = {
-    "": lambda options, size: our_pass(options, size, compiled=False),
-    "compiled": lambda options, size: our_pass(options, size, compiled=True),
+    "": lambda options, size: our_pass(options, size, is_compiled=False),
+    "compiled": lambda options, size: our_pass(options, size, is_compiled=True),
     "pypi": public_pass,
 }
 

@@ -5,8 +5,19 @@ Read the files in this order: `core` (what all have in common), `controllers` (n
 """
 
 from memory.neural.controllers import GRU, LSTM
-from memory.neural.core import RecurrentCore, map_states, named_tensors, unroll, with_tensors
+from memory.neural.core import RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
 from memory.neural.dnc import DNC
 from memory.neural.ntm import NTM
 
-__all__ = ["DNC", "GRU", "LSTM", "NTM", "RecurrentCore", "map_states", "named_tensors", "unroll", "with_tensors"]
+__all__ = [
+    "DNC",
+    "GRU",
+    "LSTM",
+    "NTM",
+    "RecurrentCore",
+    "compiled",
+    "map_states",
+    "named_tensors",
+    "unroll",
+    "with_tensors",
+]

@@ -106,3 +106,11 @@ def unroll(
         outputs.append(output)
         watch(state)
     return torch.stack(outputs), state
+
+
+def compiled(core: RecurrentCore[State]) -> Callable[[Tensor, State], tuple[Tensor, State]]:
+    """The step of a core, compiled when it is first called: one or two minutes for two to three times the speed.
+
+    What calls the compiled kernels is compiled too: of steps as small as these, Python's part would be a fifth.
+    """
+    return torch.compile(core, fullgraph=True, options={"cpp_wrapper": True})

@@ -181,9 +181,9 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 @EACH
 def test_every_model_learns_to_copy_one_vector(name: str) -> None:
     model, source = build(name, learning_rate=1e-2), task(max_length=1)
-    wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(200)]
+    wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(120)]
     assert np.mean(wrong[:5]) > 1.0
-    assert np.mean(wrong[-5:]) < 0.05
+    assert np.mean(wrong[-5:]) < 0.1
 
 
 @pytest.mark.slow
