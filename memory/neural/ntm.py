@@ -6,7 +6,7 @@ memory that begins constant and learned initial reads and weights (Collier and B
 parameters of heads, and lengths and logarithms kept off zero (`addressing.EPSILON`).
 
 Heads begin at the first slot, and may learn to begin elsewhere. A head that begins everywhere has to find a place
-before it can learn to move on from one: on the copy task that takes more than four times as many updates.
+before it can learn to move on from one: on the copy task, one seed each, more than 10,000 updates in place of 2,500.
 """
 
 from __future__ import annotations
