@@ -93,7 +93,15 @@ ALWAYS: dict[str, dict[str, Any]] = {
 
 
 def defaults(config: RunConfig) -> EvaluationConfig:
-    """The protocol as far as the run decides it."""
+    """The protocol as far as the run decides it.
+
+    Raises:
+        UsageError: if the run is of a sequence task, in which there are no games.
+    """
+    if config.env.name not in PROTOCOL:
+        raise UsageError(
+            f"{config.env.title} is a sequence task: there are no games to play; its scores are in result.json"
+        )
     of_world = {option: getattr(config.env, name) for option, name in PROTOCOL[config.env.name].items()}
     return EvaluationConfig(device=config.device, **of_world)
 

@@ -27,18 +27,18 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import agents
 import envs
-from agents import AgentConfig, RandomAgent, WorldSpec
+from agents import AgentConfig, RandomAgent, SequenceModelConfig, WorldSpec, make_sequence_model
 from agents.agent import Remembering
-from envs import WorldConfig
+from envs import TaskConfig, WorldConfig
 from recall.recorder import RecordedAgent, Subject
 from training import checkpoint, scores
 from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
@@ -48,6 +48,7 @@ from training.options import options_of
 from training.pictures import as_picture
 from training.run_directory import RunDirectory
 from training.seeding import EpisodeSeeds, generators
+from training.sequence_loop import SequenceLoop, SequenceTally
 from training.session import Fault, Session
 from training.signals import RESUMABLE, StopRequest
 from training.tally import RECENT_EPISODES, Tally
@@ -76,15 +77,15 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     env: WorldConfig
-    """The world."""
+    """The world, or the sequence task."""
     agent: AgentConfig
-    """The agent."""
+    """The agent, or the sequence model."""
     seed: int = Field(0, ge=0)
     """Seed of everything that is random in the run."""
     steps: int = Field(250_000, ge=1)
-    """Agent steps, all environments together; on Atari a step is four frames."""
+    """Agent steps, all environments together; on Atari a step is four frames. Of a sequence model: updates."""
     num_envs: int = Field(1, ge=1)
-    """Parallel environments; 1 is the papers' setting, more are faster."""
+    """Parallel environments; 1 is the papers' setting, more are faster. In a sequence task: sequences of a batch."""
     env_workers: int = Field(0, ge=0)
     """Processes the environments are spread over, one that crashes being started again; 0 keeps them in this one."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -113,11 +114,26 @@ class RunConfig(BaseModel):
     keep_checkpoints: int = Field(2, ge=1)
     """How many of the newest checkpoints are kept."""
 
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if isinstance(self.env, TaskConfig) != isinstance(self.agent, SequenceModelConfig):
+            raise ValueError(
+                f"{self.agent.name} cannot be trained on {self.env.name}: sequence models are for sequence tasks, and "
+                "agents for worlds"
+            )
+        return self
+
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What the checkpoints of a run say they are of: all that must be the same for the run to go on."""
     options = config.model_dump(mode="json", exclude={*MAY_CHANGE, "runs"})
     return {"agent_name": config.agent.name, "world": config.env.title, "config": options}
+
+
+def check_device(config: RunConfig) -> None:
+    """Raise UsageError where the device of a run is not to be had."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: no CUDA device is available; use --device cpu")
 
 
 def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
@@ -136,8 +152,7 @@ def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
 
 def make_agent(config: RunConfig, world: VectorEnv) -> agents.Agent:
     """Build the agent of a run for its world, all randomness drawn from the run's seed."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: no CUDA device is available; use --device cpu")
+    check_device(config)
     space = world.single_observation_space
     spec = WorldSpec(
         num_envs=config.num_envs,
@@ -234,8 +249,8 @@ def warn(message: str) -> None:
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def make_loop(config: RunConfig) -> tuple[TrainingLoop, Tally]:
-    """Build the loop of a run, with agent and world, and its tally.
+def make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
+    """Build the loop of a run, with agent and world or model and task, and its tally.
 
     Raises:
         UsageError: if world or agent cannot be built.
@@ -246,14 +261,32 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop, Tally]:
         # Before the first product on a GPU: the library reads it once.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    if isinstance(config.env, TaskConfig):
+        return make_sequence_loop(config), SequenceTally(config.steps_per_log)
     world = make_world(config)
     tally = Tally(world.frames_per_step, config.steps_per_log)  # type: ignore[attr-defined]
     return TrainingLoop(world, make_agent(config, world), EpisodeSeeds(config.seed)), tally
 
 
-def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop, tally: Tally) -> Session:
+def make_sequence_loop(config: RunConfig) -> SequenceLoop:
+    """Build task and model of a run, and their loop, all randomness drawn from the run's seed."""
+    assert isinstance(config.env, TaskConfig) and isinstance(config.agent, SequenceModelConfig)
+    check_device(config)
+    try:
+        task = envs.make_task(config.env, generators(config.seed, "task")["task"])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    torch.manual_seed(config.seed)
+    try:
+        model = make_sequence_model(config.agent, task.input_size, task.target_size, config.device, task.generative)
+    except ValueError as error:
+        raise UsageError(f"agent: {error}") from error
+    return SequenceLoop(task, model, config.num_envs)
+
+
+def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop | SequenceLoop, tally: Tally) -> Session:
     """All that trains, logs and saves, with a recorder where the agent has something to tell."""
-    recorder = recorder_of(config, loop, run.recalls)
+    recorder = recorder_of(config, loop, run.recalls) if isinstance(loop, TrainingLoop) else None
     if recorder is not None:
         loop.agent = recorder
     return Session(run, loop, tally, identity(config), warn, recorder)
@@ -286,7 +319,9 @@ def subject(config: RunConfig, world: VectorEnv) -> Subject:
     )
 
 
-def train(config: RunConfig, run: RunDirectory, session: Session, loop: TrainingLoop, stop: StopRequest) -> None:
+def train(
+    config: RunConfig, run: RunDirectory, session: Session, loop: TrainingLoop | SequenceLoop, stop: StopRequest
+) -> None:
     """Do what is left of a run; the caller holds its lock.
 
     Raises:
@@ -299,7 +334,7 @@ def train(config: RunConfig, run: RunDirectory, session: Session, loop: Training
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(NOT_FINITE)
-    loop.world.close()
+    loop.close()
     if stop.signal and loop.step < config.steps:
         saved = "saved" if is_saved else "not saved: the checkpoint before it stands"
         with contextlib.suppress(OSError):
@@ -309,17 +344,28 @@ def train(config: RunConfig, run: RunDirectory, session: Session, loop: Training
 
 def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
     """Write and print what the run came to."""
-    result = {**tally.result(), "random_score": random_score(config)}
+    result = tally.result()
+    if not isinstance(config.env, TaskConfig):
+        result["random_score"] = random_score(config)
     try:
         run.write_result(result)
     except OSError as error:
         warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
-    recent = result["return_last_episodes"]
-    score = "no finished episode" if recent is None else f"{recent:,.6g}"
+    if isinstance(config.env, TaskConfig):
+        summary = (
+            f"{result['wrong_bits_per_sequence']:,.4g} wrong bits and {result['nats_per_sequence']:,.4g} nats a "
+            f"sequence in the last {result['updates_averaged']} of {result['steps']:,} updates"
+        )
+    else:
+        recent = result["return_last_episodes"]
+        score = "no finished episode" if recent is None else f"{recent:,.6g}"
+        summary = (
+            f"mean return of the last {len(tally.recent)} episodes {score} (random play "
+            f"{result['random_score']:,.6g}) after {result['frames']:,} frames"
+        )
     print(
-        f"{config.agent.name.upper()} on {config.env.title}: mean return of the last {len(tally.recent)} episodes "
-        f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames in "
-        f"{tally.seconds:.0f} s. Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"
+        f"{config.agent.name.upper()} on {config.env.title}: {summary} in {tally.seconds:.0f} s. "
+        f"Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"
     )
 
 

@@ -1,4 +1,7 @@
-"""The agents: one file each, read top to bottom. `agent` holds the protocol they share."""
+"""The agents: one file each, read top to bottom. `agent` holds the protocol they share.
+
+And the sequence model, which acts on nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
 from agents.rec import RECConfig, make_rec
+from agents.sequence_model import SequenceModelConfig, make_sequence_model
 
 AgentConfig = Annotated[
-    RandomConfig | MFECConfig | NECConfig | RECConfig | DQNConfig | MemoryClassifierConfig, Field(discriminator="name")
+    RandomConfig | MFECConfig | NECConfig | RECConfig | DQNConfig | MemoryClassifierConfig | SequenceModelConfig,
+    Field(discriminator="name"),
 ]
 
 _MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] = {
@@ -31,8 +36,25 @@ _MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] 
 
 
 def make(config: AgentConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> Agent:
-    """Build an agent for a world; network weights are drawn from torch's global generator."""
+    """Build an agent for a world; network weights are drawn from torch's global generator.
+
+    Raises:
+        ValueError: if it does not fit the world; and of a sequence model, which does not act.
+    """
+    if isinstance(config, SequenceModelConfig):
+        raise ValueError(f"{config.name} is a sequence model: it does not act")
     return _MAKERS[config.name](config, world, rng, device)
 
 
-__all__ = ["Agent", "AgentConfig", "Metrics", "NonFiniteError", "RandomAgent", "Transition", "WorldSpec", "make"]
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "Metrics",
+    "NonFiniteError",
+    "RandomAgent",
+    "SequenceModelConfig",
+    "Transition",
+    "WorldSpec",
+    "make",
+    "make_sequence_model",
+]

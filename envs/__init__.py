@@ -1,30 +1,63 @@
-"""The worlds: vector environments whose ended episodes are reset by the caller. `world` holds what they share."""
+"""The worlds: vector environments whose ended episodes are reset by the caller. `world` holds what they share.
+
+And the sequence tasks, in which nothing is acted on; `sequence_task` holds what those share.
+"""
 
 from __future__ import annotations
 
 import functools
 from typing import Annotated
 
+import numpy as np
 import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
+from envs.copy_task import (
+    AssociativeRecall,
+    AssociativeRecallConfig,
+    Copy,
+    CopyConfig,
+    RepeatCopy,
+    RepeatCopyConfig,
+)
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
+from envs.sequence_task import SequenceTask
+from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-WorldConfig = Annotated[AtariConfig | GridWorldConfig | MNISTConfig, pydantic.Field(discriminator="name")]
+TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
+WorldConfig = Annotated[
+    AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
+    pydantic.Field(discriminator="name"),
+]
 
 
 def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
-    """Build a world of `num_envs` environments, in this process or spread over several."""
+    """Build a world of `num_envs` environments, in this process or spread over several.
+
+    Raises:
+        ValueError: if the data of a world cannot be had; and of a sequence task, in which there is nothing to do.
+    """
     if workers:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
-    return make_grid_world(config, num_envs)
+    return make_grid_world(_acted(config), num_envs)
+
+
+def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
+    """Build a sequence task that draws from a generator."""
+    if isinstance(config, CopyConfig):
+        return Copy(config, rng)
+    if isinstance(config, RepeatCopyConfig):
+        return RepeatCopy(config, rng)
+    if isinstance(config, AssociativeRecallConfig):
+        return AssociativeRecall(config, rng)
+    return make_sequential_mnist(config, rng)
 
 
 def screens(config: WorldConfig) -> Screens:
@@ -33,4 +66,10 @@ def screens(config: WorldConfig) -> Screens:
         return atari_screens(config)
     if isinstance(config, MNISTConfig):
         return mnist_screens(config)
-    return grid_world_screens(config)
+    return grid_world_screens(_acted(config))
+
+
+def _acted(config: GridWorldConfig | TaskConfig) -> GridWorldConfig:
+    if isinstance(config, GridWorldConfig):
+        return config
+    raise ValueError(f"{config.title} is a sequence task: there is nothing to act on")

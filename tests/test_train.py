@@ -160,7 +160,7 @@ def test_an_unknown_game_is_refused_with_the_nearest(capsys):
         ("env: {name: atari}", "preset.yaml: agent is missing"),
         (
             "env: {name: atari}\nagent: {name: mfecc}",
-            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'memory_classifier' (got",
+            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'memory_classifier', 'gru', ",
         ),
         ("env: {name: atari}\nagent: {key_size: 8}", "preset.yaml: agent.name is missing"),
         ("env: {name: atari}\nagent: {name: mfec, neighbors: 3}", "option agent.neighbors; did you mean neighbours?"),
@@ -186,7 +186,7 @@ def test_a_missing_preset_is_refused_with_the_nearest(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     error = complaint(train.main, capsys, "configs/atari_mfe.yaml")
     assert error == "error: no preset 'configs/atari_mfe.yaml'; did you mean configs/atari_mfec.yaml?\n"
-    assert "; there are configs/atari_dqn.yaml, " in complaint(train.main, capsys, "xyz")
+    assert "; there are configs/associative_recall_dnc.yaml, " in complaint(train.main, capsys, "xyz")
     assert "the preset comes first" in complaint(train.main, capsys, "--steps", "3", PRESET)
 
 

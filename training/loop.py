@@ -64,6 +64,15 @@ class TrainingLoop:
         self._actions: list[list[int]] = [[] for _ in range(world.num_envs)]
         self._observations, self._infos = np.zeros(0), dict[str, Any]()
 
+    @property
+    def frames_per_step(self) -> int:
+        """Frames that pass in a step of one environment."""
+        return self.world.frames_per_step  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Let the world go."""
+        self.world.close()
+
     def run(self, steps: int) -> Iterator[Record]:
         """Go on until `steps` agent steps are done, rounded up to a step of every environment."""
         if self.step == 0:

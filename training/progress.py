@@ -27,7 +27,7 @@ class Progress:
 
     Args:
         total_steps: agent steps of the whole run.
-        frames_per_step: emulator frames of a step.
+        frames_per_step: emulator frames of a step; 0 where there are none.
     """
 
     def __init__(self, total_steps: int, frames_per_step: int) -> None:
@@ -35,6 +35,7 @@ class Progress:
         self._frames_per_step = frames_per_step
         self._step: int | None = None
         self._memory_size: float | None = None
+        self._nats: float | None = None
         self._returns: deque[float] = deque(maxlen=20)
         console = Console(file=sys.stdout)
         self._live = sys.stdout.isatty() and not console.is_dumb_terminal
@@ -46,19 +47,28 @@ class Progress:
         self._next_beat = 0.0
         self._beats: deque[tuple[float, int]] = deque(maxlen=1 + round(_WINDOW_SECONDS / self._beat_seconds))
 
-    def update(self, step: int, episode_return: float | None = None, memory_size: float | None = None) -> None:
+    def update(
+        self,
+        step: int,
+        episode_return: float | None = None,
+        memory_size: float | None = None,
+        nats: float | None = None,
+    ) -> None:
         """Note where the run is; what is None stays as it was.
 
         Args:
             step: agent steps done.
             episode_return: unclipped return of an episode that just ended.
             memory_size: memories held.
+            nats: negative log likelihood of a sequence.
         """
         self._step = step
         if episode_return is not None:
             self._returns.append(episode_return)
         if memory_size is not None:
             self._memory_size = memory_size
+        if nats is not None:
+            self._nats = nats
         now = time.perf_counter()
         if now >= self._next_beat:
             self._next_beat = now + self._beat_seconds
@@ -92,11 +102,14 @@ class Progress:
     def _line(self, step: int) -> str:
         total = self._total_steps
         parts = [f"{min(step / total, 1.0):.1%}", f"{_short(step)}/{_short(total)} steps"]
-        parts.append(f"{_short(step * self._frames_per_step)} frames")
+        if self._frames_per_step:
+            parts.append(f"{_short(step * self._frames_per_step)} frames")
         if self._returns:
             parts.append(f"return {statistics.fmean(self._returns):,.1f}")
         if self._memory_size is not None:
             parts.append(f"{_short(self._memory_size)} memories")
+        if self._nats is not None:
+            parts.append(f"{self._nats:.3g} nats")
         (then, first), (now, last) = self._beats[0], self._beats[-1]
         if last > first and now > then:
             speed = (last - first) / (now - then)

@@ -18,6 +18,7 @@ from training.pictures import MOST_CHANNELS, mosaic
 from training.progress import Progress
 from training.run_directory import RunDirectory
 from training.saver import Saver
+from training.sequence_loop import SequenceLoop
 from training.signals import StopRequest
 from training.tally import Tally
 
@@ -59,7 +60,7 @@ class Session:
 
     Args:
         run: its directory, locked by the caller.
-        loop: agent and world.
+        loop: agent and world, or model and task.
         tally: what the run tells of itself.
         identity: what a checkpoint says it is of.
         warn: is told, in one line each, of failures that do not end the run.
@@ -69,7 +70,7 @@ class Session:
     def __init__(
         self,
         run: RunDirectory,
-        loop: TrainingLoop,
+        loop: TrainingLoop | SequenceLoop,
         tally: Tally,
         identity: dict[str, Any],
         warn: Callable[[str], None],
@@ -116,11 +117,10 @@ class Session:
             Fault: if a loss or gradient is not finite; the checkpoints stand as they were before it.
         """
         loop, tally = self._loop, self._tally
-        frames_per_step: int = loop.world.frames_per_step  # type: ignore[attr-defined]
         with (
             Saver(self._run.checkpoints, keep_checkpoints, self._warn) as saver,
             contextlib.closing(Logger(self._run, loop.step, self._resumed, self._warn)) as logger,
-            Progress(steps, frames_per_step) as progress,
+            Progress(steps, loop.frames_per_step) as progress,
             contextlib.closing(self._recorder) if self._recorder else contextlib.nullcontext(),
         ):
             if not self._resumed:
@@ -132,7 +132,11 @@ class Session:
                     tally.add(record)
                     for episode in record.episodes:
                         progress.update(loop.step, episode.episode_return)
-                    progress.update(loop.step, memory_size=tally.averages.last("memory/size"))
+                    progress.update(
+                        loop.step,
+                        memory_size=tally.averages.last("memory/size"),
+                        nats=tally.averages.last("charts/nats_per_sequence"),
+                    )
                     if tally.due() or loop.step >= steps:
                         logger.log(loop.step, tally.seconds, tally.row())
                     if steps_per_picture and loop.step // steps_per_picture > shown_step // steps_per_picture:
@@ -162,15 +166,13 @@ class Session:
 
     def _conclude(self, logger: Logger) -> None:
         """Show what the run came to, and what its agent remembers in the end."""
-        outcome = {name: self._tally.result()[name] for name in ("return_last_episodes", "steps_per_second")}
-        logger.log_outcome(
-            self._loop.step, {f"outcome/{name}": value for name, value in outcome.items() if value is not None}
-        )
+        result = self._tally.result().items()
+        logger.log_outcome(self._loop.step, {f"outcome/{name}": value for name, value in result if value is not None})
         if self._recorder:
             logger.log_points(self._loop.step, "memories", self._recorder.points())
 
     def _pictures(self) -> dict[str, np.ndarray]:
-        if not isinstance(self._loop.agent, Illustrated):
+        if not (isinstance(self._loop, TrainingLoop) and isinstance(self._loop.agent, Illustrated)):
             return {}
         high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
         shown = self._loop.agent.pictures().items()

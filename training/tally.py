@@ -91,13 +91,8 @@ class Tally:
     def row(self) -> dict[str, float]:
         """The means of all metrics since the last row, by tag."""
         now = time.perf_counter()
-        self.averages.add(
-            {
-                "charts/steps_per_second": (self._step - self._timed_from) / (now - self._row_began),
-                "charts/frames": self._step * self._frames_per_step,
-                "charts/episodes": self.episodes,
-            }
-        )
+        speed = (self._step - self._timed_from) / (now - self._row_began)
+        self.averages.add({"charts/steps_per_second": speed, **self._counts()})
         self._row_began = now
         self._row_step = self._timed_from = self._step
         return self.averages.flush()
@@ -106,11 +101,7 @@ class Tally:
         """What the run came to."""
         return {
             "steps": self._step,
-            "frames": self._step * self._frames_per_step,
-            "episodes": self.episodes,
-            "return_last_episodes": float(np.mean(self.recent)) if self.recent else None,
-            "return_std_last_episodes": float(np.std(self.recent)) if self.recent else None,
-            "episodes_averaged": len(self.recent),
+            **self._scores(),
             "seconds": self.seconds,
             "steps_per_second": self._step / self.seconds,
         }
@@ -134,3 +125,15 @@ class Tally:
         self._step, self._row_step, self._timed_from = state["step"], state["row_step"], state["step"]
         self._seconds_before = state["seconds"]
         self._began = self._row_began = time.perf_counter()
+
+    def _counts(self) -> dict[str, float]:
+        return {"charts/frames": self._step * self._frames_per_step, "charts/episodes": self.episodes}
+
+    def _scores(self) -> dict[str, float | None]:
+        return {
+            "frames": self._step * self._frames_per_step,
+            "episodes": self.episodes,
+            "return_last_episodes": float(np.mean(self.recent)) if self.recent else None,
+            "return_std_last_episodes": float(np.std(self.recent)) if self.recent else None,
+            "episodes_averaged": len(self.recent),
+        }

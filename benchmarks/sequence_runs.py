@@ -1,0 +1,116 @@
+"""Training runs of sequence models as rows of a table: what the benchmarks of sequence tasks share.
+
+A run is a preset with its overrides and a seed. Its curve, each the mean over the updates since the row before, on
+batches that were predicted before they were learned from, is
+
+    wrong_bits_per_sequence    bits guessed wrong of a sequence
+    nats_per_sequence          negative log likelihood of a sequence
+    correct_predictions        updates so far, each counted by the share of its sequences without a wrong bit
+
+and at its end come `updates_per_second`, beside whatever else the machine was doing, and what the benchmark measures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pydantic import Field
+
+import envs
+from agents.sequence_model import SequenceModel
+from benchmarks import results
+from benchmarks.results import Row
+from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
+from benchmarks.workers import Report
+from train import RunConfig, make_sequence_loop
+from training.command_line import UsageError
+from training.tally import Averages
+
+CURVE = ("wrong_bits_per_sequence", "nats_per_sequence")
+
+
+class SequenceOptions(CommonOptions):
+    """What the benchmarks of sequence tasks have in common."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A run of every preset for each; all presets of a seed come before the next seed."""
+    steps: int = Field(default=0, ge=0)
+    """Updates of a run; 0 takes the preset's."""
+    steps_per_row: int = Field(default=250, ge=1)
+    """Updates between two rows of a curve."""
+    jobs: int = Field(default=2, ge=1)
+    """Runs at the same time, each on its own core."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a worker must know."""
+
+    config: RunConfig
+    blank: Row
+    options: Any
+    """The benchmark's."""
+
+
+Measure = Callable[[SequenceModel, Run], Mapping[str, float]]
+"""What is measured of a trained model, by the names of metrics."""
+
+
+def benchmark(
+    options: SequenceOptions, presets: Sequence[Preset], record: Callable[[Report, Run], None], preload: str
+) -> None:
+    """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed.
+
+    Args:
+        options: of the benchmark.
+        presets: of sequence models.
+        record: does one run, in a process that has loaded the module `preload`.
+        preload: its name.
+
+    Raises:
+        UsageError: on a mistake in the options.
+    """
+    runs = [
+        Run(config, blank, options)
+        for seed in options.seeds
+        for config, blank in prepare(options, presets, seed, options.steps)
+    ]
+    if others := {run.blank.world for run in runs if not isinstance(run.config.env, envs.TaskConfig)}:
+        raise UsageError(f"--presets: {', '.join(sorted(others))} are no sequence tasks")
+    do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, preload)
+
+
+def add_run(report: Report, run: Run, measure: Measure) -> None:
+    """Do one run and add its rows to the table."""
+    torch.set_num_threads(run.config.threads)
+    results.add(run.options.out, list(rows_of(run, report, measure)))
+
+
+def rows_of(run: Run, report: Report, measure: Measure) -> Iterator[Row]:
+    """Train, and measure at every beat and at the end."""
+    loop = make_sequence_loop(run.config)
+    averages, correct, began = Averages(), 0.0, time.perf_counter()
+
+    def measured(name: str, value: float) -> Row:
+        seconds = time.perf_counter() - began
+        return replace(run.blank, steps=loop.step, metric=name, value=value, seconds=seconds)
+
+    for step in loop.run(run.config.steps):
+        (metrics,) = step.metrics
+        averages.add({name: metrics[f"charts/{name}"] for name in CURVE})
+        correct += metrics["charts/correct_sequences"]
+        if loop.step % run.options.steps_per_row == 0 or loop.step == run.config.steps:
+            means = averages.flush()
+            for name in CURVE:
+                yield measured(name, means[name])
+            yield measured("correct_predictions", correct)
+            wrong, nats = (means[name] for name in CURVE)
+            report(loop.step, f"{wrong:.3g} wrong bits, {nats:.4g} nats")
+    yield measured("updates_per_second", loop.step / (time.perf_counter() - began))
+    assert isinstance(loop.agent, SequenceModel)
+    for name, value in measure(loop.agent, run).items():
+        yield measured(name, value)

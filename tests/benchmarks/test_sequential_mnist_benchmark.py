@@ -1,0 +1,49 @@
+"""The benchmark of sequential MNIST: every forcing runs and is scored on test images; a leak fails the run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import results, sequence_runs, sequential_mnist
+from tests.benchmarks.test_copy_benchmark import do_here
+from tests.programs import run
+
+PIXELS = 6
+
+
+@pytest.fixture(autouse=True)
+def few_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(split: str) -> np.ndarray:
+        return np.random.default_rng(len(split)).integers(2, size=(40, PIXELS), dtype=np.uint8)
+
+    monkeypatch.setattr("envs.sequential_mnist._load_static", load)
+    monkeypatch.setattr(sequence_runs, "do_missing", do_here)
+    monkeypatch.setattr(sequential_mnist, "_PART", 16)
+
+
+def train(out: Path, *more: object) -> None:
+    run(sequential_mnist.main, "--out", out, "--seeds", 0, "--steps", 2, "--num_envs", 4, *more)
+
+
+def test_all_variants_are_scored_in_nats_and_in_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.sequential_mnist.LEAST_NATS", 0.0)
+    train(tmp_path / "table.csv")
+    rows = [row for row in results.read(tmp_path / "table.csv") if row.metric.startswith("test_")]
+    scores = {(row.agent, row.variant, row.metric): row.value for row in rows}
+    variants = {(agent, variant) for agent, variant, _ in scores}
+    assert variants == {("gru", ""), ("dnc", ""), ("dnc", "professor-forcing"), ("dnc", "memory-forcing")}
+    for variant in variants:
+        # Of random bits, a model that knows nothing yet: about a bit a pixel.
+        assert scores[(*variant, "test_bits_per_dimension")] == pytest.approx(1.0, abs=0.1)
+        nats = scores[(*variant, "test_nll_nats")]
+        assert scores[(*variant, "test_bits_per_dimension")] == pytest.approx(nats / math.log(2) / PIXELS, rel=1e-5)
+
+
+def test_a_score_that_cannot_be_fails_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nats a test image is less than 75"):
+        train(tmp_path / "table.csv")
+    assert not results.read(tmp_path / "table.csv")
