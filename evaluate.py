@@ -32,11 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 import envs
 from agents import Agent
 from agents.agent import Moment, Remembering
+from assembly import RunConfig, make_agent, make_world, random_score, subject
 from envs import WorldConfig
 from recall.episodes import TrainingEpisodes
 from recall.games import GameRecorder
 from recall.record import Provenance
-from train import RunConfig, load_checkpoint, make_agent, make_world, open_run, random_score, restoring, subject, warn
+from train import load_checkpoint, open_run, restoring, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import play_games

@@ -25,12 +25,12 @@ from pydantic import Field
 
 from agents.agent import NonFiniteError
 from agents.memory_classifier import MemoryClassifier
+from assembly import RunConfig, make_agent, make_world
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
 from benchmarks.workers import Report
 from envs.mnist import MNISTConfig, load_images
-from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds

@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from assembly import RunConfig, make_agent, make_world, recorder_of
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
@@ -42,7 +43,6 @@ from benchmarks.workers import Report
 from memory.recollection import Recollection
 from recall.record import EpisodeWriter, Heading, Recording, observations_folder
 from recall.sheets import SheetWriter
-from train import RunConfig, make_agent, make_world, recorder_of
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
@@ -80,6 +80,11 @@ class Run:
     out: Path
 
 
+def complain(message: str) -> None:
+    """What cannot be written spoils the measurement."""
+    raise OSError(message)
+
+
 def piece(loop: TrainingLoop, until: int) -> float:
     """Go on until an agent step; the seconds that took."""
     started = time.perf_counter()
@@ -97,7 +102,7 @@ def measure(report: Report, run: Run) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         always = run.config.model_copy(update={"steps_per_recording": 1})
-        recorder = recorder_of(always, recorded, Path(folder))
+        recorder = recorder_of(always, recorded, Path(folder), complain)
         if recorder is None:
             raise UsageError(f"{run.blank.agent} remembers nothing that could be recorded")
         recorded.agent = recorder
@@ -142,10 +147,6 @@ def write_record(run: Path, episodes: int) -> None:
     """A record of so many episodes, as an agent that lists five memories for each of six actions leaves it."""
     rng = np.random.default_rng(0)
     screen, recalls = screens(rng), run / "recalls"
-
-    def complain(message: str) -> None:
-        raise OSError(message)
-
     observations = SheetWriter(observations_folder(recalls), 2**40, complain)
     for step in range(1, episodes * EPISODE_STEPS + 1):
         observations.add(step, screen())

@@ -29,10 +29,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents import Agent
+from assembly import RunConfig, make_agent, make_world
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.workers import Job, Report, work
-from train import PRESETS, RunConfig, make_agent, make_world
+from train import PRESETS
 from training.command_line import UsageError, load_preset, parse_overrides
 from training.evaluation import play_games
 from training.loop import TrainingLoop

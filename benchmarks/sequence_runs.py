@@ -22,11 +22,11 @@ from pydantic import Field
 
 import envs
 from agents.sequence_model import SequenceModel
+from assembly import RunConfig, make_sequence_loop
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
 from benchmarks.workers import Report
-from train import RunConfig, make_sequence_loop
 from training.command_line import UsageError
 from training.tally import Averages
 

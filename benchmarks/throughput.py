@@ -41,13 +41,13 @@ from agents.dqn import DQN
 from agents.encoders import Encoder, GaussianProjection
 from agents.nec import NEC
 from agents.replay import Replay
+from assembly import RunConfig, make_agent, make_world
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, missing, peak_megabytes, prepare
 from benchmarks.workers import Report
 from envs.world import World
 from memory.episodic import EpisodicMemory
-from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds

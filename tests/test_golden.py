@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-import train
+import assembly
 from tests import traces
 from tests.traces import AGENTS, PAIRS, world_options
 from training.loop import TrainingLoop
@@ -31,12 +31,12 @@ MACHINE = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.g
 
 def lived(agent: str, world: str, folder: Path) -> list[dict[str, Any]]:
     options = {"env": world_options(world, folder), "agent": AGENTS[agent], "num_envs": 3, "seed": 4}
-    config = train.RunConfig.model_validate(options)
+    config = assembly.RunConfig.model_validate(options)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        games = train.make_world(config)
-        loop = TrainingLoop(games, train.make_agent(config, games), EpisodeSeeds(config.seed))
+        games = assembly.make_world(config)
+        loop = TrainingLoop(games, assembly.make_agent(config, games), EpisodeSeeds(config.seed))
         lines = [traces.line(loop, record) for record in itertools.islice(loop.run(10**6), RECORDS)]
         games.close()
     finally:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from train import RunConfig
+from assembly import RunConfig
 from training.options import models_in
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "recall": {"agents.agent", "memory"},
 }
 """What of ours each room may import, from the ground up; a name stands for itself and what is below it."""
-PROGRAMS = {"train", "evaluate"}
+PROGRAMS = {"train", "evaluate", "assembly"}
 SCRIPTS = {"benchmarks"}
 """What wires rooms together, and may import all of them."""
 LONGEST_AGENT = 330

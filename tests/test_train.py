@@ -13,6 +13,7 @@ import yaml
 from programs import CONFIGS, ROOT, complaint, only_run, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import assembly
 import train
 from recall.record import Recording
 from tests.digits import make_digits
@@ -34,7 +35,7 @@ def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
     asked = yaml.safe_load(preset.read_text())
     asked["env"]["max_steps"] = 15
     asked |= {"steps": 200, "steps_per_log": 60, "threads": 1, "runs": str(tmp_path), "seed": 3}
-    assert load_yaml(train.RunConfig, path / "config.yaml") == train.RunConfig.model_validate(asked)
+    assert load_yaml(assembly.RunConfig, path / "config.yaml") == assembly.RunConfig.model_validate(asked)
 
     versions = json.loads((path / "versions.json").read_text())
     assert versions["torch"] == torch.__version__
@@ -117,7 +118,7 @@ def test_pictures_are_shown_at_their_beat(tmp_path):
 
 def test_the_random_score_is_the_published_one_or_else_played():
     def score(**env: object) -> float:
-        return train.random_score(train.RunConfig.model_validate({"env": env, "agent": {"name": "random"}}))
+        return assembly.random_score(assembly.RunConfig.model_validate({"env": env, "agent": {"name": "random"}}))
 
     assert score(name="atari", game="ms_pacman") == 307.3
     # Not one of the 57: twenty episodes of at most two steps, too few to score in.

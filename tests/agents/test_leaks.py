@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from assembly import RunConfig, make_agent, make_world
 from tests.digits import make_digits
-from train import RunConfig, make_agent, make_world
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 

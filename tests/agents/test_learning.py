@@ -11,8 +11,8 @@ import torch
 import yaml
 
 import envs
+from assembly import RunConfig, make_agent, make_world
 from envs import GridWorldConfig
-from train import RunConfig, make_agent, make_world
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 

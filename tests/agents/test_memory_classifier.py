@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from agents import NonFiniteError, Transition
 from agents.learning_memory_config import CreditName
+from assembly import RunConfig, make_agent, make_world
 from envs.mnist import load_images
 from tests.digits import make_digits
-from train import RunConfig, make_agent, make_world
 from training.command_line import UsageError
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds

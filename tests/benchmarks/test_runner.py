@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assembly import make_agent, make_world
 from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, throughput
 from benchmarks.runner import CommonOptions, Preset, prepare
 from tests.programs import complaint, run
-from train import make_agent, make_world
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
