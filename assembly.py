@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -161,7 +162,11 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
 
 
 def recorder_of(
-    config: RunConfig, loop: TrainingLoop, recalls: Path, warn: Callable[[str], None]
+    config: RunConfig,
+    loop: TrainingLoop,
+    recalls: Path,
+    warn: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> RecordedAgent | None:
     """Who is to live in the place of a loop's agent, recorded in a folder; None where there is nothing to record."""
     if not config.steps_per_recording or not isinstance(loop.agent, Remembering):
@@ -175,6 +180,7 @@ def recorder_of(
         most_time=config.recording_percent / 100,
         most_bytes=config.recording_megabytes * 2**20,
         warn=warn,
+        clock=clock,
     )
 
 

@@ -102,32 +102,37 @@ def measure(report: Report, run: Run) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         always = run.config.model_copy(update={"steps_per_recording": 1})
-        recorder = recorder_of(always, recorded, Path(folder), complain)
+        # Its share is of its own training: the other one's pieces do not count.
+        seconds, started = {False: 0.0, True: 0.0}, time.perf_counter()
+        recorder = recorder_of(
+            always, recorded, Path(folder), complain, lambda: time.perf_counter() - started - seconds[False]
+        )
         if recorder is None:
             raise UsageError(f"{run.blank.agent} remembers nothing that could be recorded")
         recorded.agent = recorder
-        seconds = {False: 0.0, True: 0.0}
+        timed = {False: 0.0, True: 0.0}
         length = max(run.config.num_envs, run.config.steps // 40)
         for number, until in enumerate(range(length, run.config.steps + 1, length)):
             # Whoever comes second finds caches warm: they take turns at that too.
             for with_recorder in (number % 2 == 0, number % 2 == 1):
                 took = piece(recorded if with_recorder else plain, until)
-                seconds[with_recorder] += took if until > run.first else 0.0
-            report(until, f"{seconds[True]:.1f} s with, {seconds[False]:.1f} s without")
-        started = time.perf_counter()
+                seconds[with_recorder] += took
+                timed[with_recorder] += took if until > run.first else 0.0
+            report(until, f"{timed[True]:.1f} s with, {timed[False]:.1f} s without")
+        closing = time.perf_counter()
         recorder.close()
-        seconds[True] += time.perf_counter() - started
+        timed[True] += time.perf_counter() - closing
         recording = Recording(Path(folder))
         lines = [line for name in recording.names() for line in recording.steps(name).lines]
         measured = {
-            "slowdown_percent": 100 * (seconds[True] / seconds[False] - 1),
+            "slowdown_percent": 100 * (timed[True] / timed[False] - 1),
             "looked_share": float(np.mean([line["memories"] is not None for line in lines])) if lines else 0.0,
             "record_megabytes": recording.nbytes() / 2**20,
         }
     for world in worlds:
         world.close()
     rows = [replace(run.blank, steps=run.config.steps, metric=name, value=value) for name, value in measured.items()]
-    results.add(run.out, [replace(row, seconds=seconds[True]) for row in rows])
+    results.add(run.out, [replace(row, seconds=timed[True]) for row in rows])
 
 
 def screens(rng: np.random.Generator) -> Callable[[], np.ndarray]:

@@ -121,6 +121,7 @@ class RecordedAgent:
         self._begun = 0
         self._episodes = TrainingEpisodes(subject.num_envs)
         self._observations = SheetWriter(observations_folder(recalls), int(_PICTURES * most_bytes), warn)
+        self._sizes: dict[str, int] = {}
         self._writer: EpisodeWriter | None = None
         self._env = 0
         self._found: Recollection | None = None
@@ -148,9 +149,9 @@ class RecordedAgent:
             self._observations.add(step, picture)
         started = self._clock()
         self._write(steps[self._env], pictures[self._env], transition)
-        self._spent += self._clock() - started
         for env in np.flatnonzero(transition.ended).tolist():
             self._begin(env, steps[env] + len(steps))
+        self._spent += self._clock() - started
 
     def learn(self) -> Metrics | None:
         return self._agent.learn()
@@ -261,15 +262,17 @@ class RecordedAgent:
 
     def _make_place(self) -> None:
         """Remove recorded episodes of the training until there is room: first those nearest to others in time."""
-        names = [name for name in Recording(self._recalls).names() if name.startswith("training")]
-        sizes = {name: _nbytes(episodes_folder(self._recalls) / name) for name in names}
-        while len(sizes) > 2 and sum(sizes.values()) > (1.0 - _PICTURES) * self._most_bytes:
-            kept = sorted(sizes)
+        for name in Recording(self._recalls).names():
+            # What was finished before does not grow any more.
+            if name.startswith("training") and name not in self._sizes:
+                self._sizes[name] = _nbytes(episodes_folder(self._recalls) / name)
+        while len(self._sizes) > 2 and sum(self._sizes.values()) > (1.0 - _PICTURES) * self._most_bytes:
+            kept = sorted(self._sizes)
             steps = [int(name.split("-")[1]) for name in kept]
             gaps = {kept[place]: steps[place + 1] - steps[place - 1] for place in range(1, len(kept) - 1)}
             densest = min(gaps, key=gaps.__getitem__)
             shutil.rmtree(episodes_folder(self._recalls) / densest)
-            del sizes[densest]
+            del self._sizes[densest]
 
     @contextmanager
     def _losing(self) -> Iterator[None]:

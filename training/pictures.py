@@ -19,14 +19,14 @@ def as_picture(observation: np.ndarray, high: float) -> np.ndarray:
         high: the largest value in an observation.
 
     Returns:
-        uint8 `[height, width]`, in grey, or `[height, width, 3]`.
+        uint8 `[height, width]`, in grey, or `[height, width, 3]`; a view of the observation where it can be.
     """
     channels = len(observation)
     if channels > MOST_CHANNELS:
         return (observation.argmax(axis=0) * (255 // (channels - 1))).astype(np.uint8)
     shown = np.moveaxis(observation, 0, 2) if channels == 3 else observation[-1]
     if high == 255:
-        return np.ascontiguousarray(shown)
+        return shown
     return (255 * (shown / high).clip(0.0, 1.0)).round().astype(np.uint8)
 
 
