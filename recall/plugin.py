@@ -40,6 +40,7 @@ class RecallsPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._logdir = Path(context.logdir) if context.logdir else None
+        self._known: dict[str, Path] = {}
         # TensorBoard answers in several threads.
         self._lock = threading.Lock()
         self._recalled: dict[Path, tuple[int, dict[int, list[int]]]] = {}
@@ -127,10 +128,12 @@ class RecallsPlugin(base_plugin.TBPlugin):
     def _recording(self, request: wrappers.Request) -> Recording:
         """What a request asks about: one of the runs that were found, whatever its name looks like."""
         name = _argument(request, "run")
-        for path in self._runs():
-            if self._name(path) == name:
-                return Recording(path / "recalls")
-        raise RequestError(f"no run {name!r} has a record of what was remembered")
+        if name not in self._known:
+            # A look at every folder of a large log directory would be too much for each picture.
+            self._known = {self._name(path): path for path in self._runs()}
+        if name not in self._known:
+            raise RequestError(f"no run {name!r} has a record of what was remembered")
+        return Recording(self._known[name] / "recalls")
 
     def _name(self, run: Path) -> str:
         assert self._logdir is not None, "runs lie below a log directory"
