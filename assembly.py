@@ -22,6 +22,7 @@ import agents
 import envs
 from agents import AgentConfig, RandomAgent, SequenceModelConfig, WorldSpec, make_sequence_model
 from agents.agent import Remembering
+from agents.sequence_pictures import sequence_pictures
 from envs import TaskConfig, WorldConfig
 from recall.recorder import RecordedAgent, Subject
 from training import scores
@@ -158,7 +159,7 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
         model = make_sequence_model(config.agent, task.input_size, task.target_size, config.device, task.generative)
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error
-    return SequenceLoop(task, model, config.num_envs)
+    return SequenceLoop(task, model, config.num_envs, partial(sequence_pictures, model))
 
 
 def recorder_of(

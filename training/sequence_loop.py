@@ -6,7 +6,7 @@ It can be saved between any two steps, and stands to logging and checkpoints as 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,10 @@ from training.tally import Tally
 
 RECENT_UPDATES = 100
 """Updates that a run's result is the mean of."""
+
+
+Illustrate = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""From inputs, targets and mask of a batch to pictures, uint8 `[height, width, 3]` by tag."""
 
 
 class Task(Protocol):
@@ -54,6 +58,12 @@ class Model(Protocol):
 class SequenceLoop:
     """Trains a model on a task.
 
+    Args:
+        task: draws the batches.
+        model: learns them.
+        batch: sequences of each.
+        illustrate: makes pictures of one.
+
     Attributes:
         step: updates so far.
         agent: the model.
@@ -62,11 +72,13 @@ class SequenceLoop:
 
     frames_per_step = 0
 
-    def __init__(self, task: Task, model: Model, batch: int) -> None:
+    def __init__(self, task: Task, model: Model, batch: int, illustrate: Illustrate = lambda *batch: {}) -> None:
         self.agent = model
         self.step = 0
         self._task = task
         self._batch = batch
+        self._illustrate = illustrate
+        self._drawn: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def run(self, steps: int) -> Iterator[Record]:
         """Go on until `steps` updates are done."""
@@ -82,11 +94,16 @@ class SequenceLoop:
         self.step = state["step"]
         self._task.load_state_dict(state["task"])
 
+    def pictures(self) -> Mapping[str, np.ndarray]:
+        """What there is to show of the last batch, uint8 `[height, width, 3]` by tag."""
+        return {} if self._drawn is None else self._illustrate(*self._drawn)
+
     def close(self) -> None:
         """Nothing is held."""
 
     def _advance(self) -> Record:
-        metrics = self.agent.learn(*self._task.draw(self._batch))
+        self._drawn = self._task.draw(self._batch)
+        metrics = self.agent.learn(*self._drawn)
         self.step += 1
         return Record(self.step, actions=np.zeros(0, dtype=np.int64), episodes=[], metrics=[metrics])
 

@@ -171,8 +171,10 @@ class Session:
         if self._recorder:
             logger.log_points(self._loop.step, "memories", self._recorder.points())
 
-    def _pictures(self) -> dict[str, np.ndarray]:
-        if not (isinstance(self._loop, TrainingLoop) and isinstance(self._loop.agent, Illustrated)):
+    def _pictures(self) -> Mapping[str, np.ndarray]:
+        if isinstance(self._loop, SequenceLoop):
+            return self._loop.pictures()
+        if not isinstance(self._loop.agent, Illustrated):
             return {}
         high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
         shown = self._loop.agent.pictures().items()

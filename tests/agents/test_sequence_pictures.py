@@ -1,0 +1,77 @@
+"""Pictures of a sequence show the numbers they are of, each in its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from agents.sequence_model import SequenceModel, SequenceModelConfig, make_sequence_model
+from agents.sequence_pictures import sequence_pictures
+
+STEPS, BATCH, SIZE, SLOTS, WIDTH, CELL, GAP = 9, 4, 3, 5, 4, 6, 6
+
+
+def make(name: str) -> SequenceModel:
+    torch.manual_seed(0)
+    sizes = {} if name in ("gru", "lstm") else {"slots": SLOTS, "width": WIDTH}
+    config = TypeAdapter(SequenceModelConfig).validate_python({"name": name, "hidden": 6, **sizes})
+    return make_sequence_model(config, SIZE, SIZE, "cpu")
+
+
+def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (2, STEPS, BATCH, SIZE)).astype(np.float32)
+    return bits[0], bits[1], np.ones((STEPS, BATCH), dtype=bool)
+
+
+def strengths(picture: np.ndarray, rows: int, columns: int, place: int) -> np.ndarray:
+    """The numbers of one heat map, between 0 and 1, read from the middles of its cells."""
+    left = place * (columns * CELL + GAP)
+    middles = picture[CELL // 2 :: CELL, left + CELL // 2 : left + columns * CELL : CELL]
+    assert middles.shape[:2] == (rows, columns)
+    return middles[..., 1] / (255 * 0.6)
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm"])
+def test_weights_stand_slot_by_slot_along_time(name):
+    model, (inputs, targets, mask) = make(name), batch()
+    pictures = sequence_pictures(model, inputs, targets, mask)
+    # All sequences are wrong yet: the first is shown, alone.
+    weights = model.states(inputs)["read_weights"][:, 0].reshape(STEPS, -1)
+    shown = strengths(pictures["recall/read_weights"], weights.shape[1], STEPS, 0)
+    np.testing.assert_allclose(shown, weights.T / weights.max(), atol=0.01)
+    memory = np.abs(model.states(inputs)["memory"][-1, 0])
+    np.testing.assert_allclose(strengths(pictures["recall/memory"], SLOTS, WIDTH, 0), memory / memory.max(), atol=0.01)
+    np.testing.assert_allclose(strengths(pictures["recall/inputs"], SIZE, STEPS, 0), inputs[:, 0].T, atol=0.01)
+    assert ("recall/links" in pictures) == (name == "dnc")
+
+
+def test_a_right_prediction_stands_beside_a_wrong_one():
+    model, (inputs, targets, mask) = make("gru"), batch()
+    with torch.no_grad():
+        guesses = (model.logits(torch.from_numpy(inputs)) > 0).float().numpy()
+    targets = 1 - guesses
+    targets[:, 2] = guesses[:, 2]
+    pictures = sequence_pictures(model, inputs, targets, mask)
+    assert pictures.keys() == {"recall/inputs", "recall/targets", "recall/predictions"}
+    for place, sequence in enumerate((2, 0)):
+        shown = strengths(pictures["recall/targets"], SIZE, STEPS, place)
+        np.testing.assert_allclose(shown, targets[:, sequence].T, atol=0.01)
+
+
+def test_what_is_not_asked_for_is_not_shown_as_predicted():
+    model, (inputs, targets, mask) = make("gru"), batch()
+    mask[:4] = False
+    shown = strengths(sequence_pictures(model, inputs, targets, mask)["recall/predictions"], SIZE, STEPS, 0)
+    assert (shown[:, :4] < 0.01).all() and (shown[:, 4:] > 0.1).all()
+
+
+def test_showing_leaves_the_model_as_it_is():
+    model, (inputs, targets, mask) = make("dnc"), batch()
+    before = {name: tensor.clone() for name, tensor in model.core.state_dict().items()}
+    state = torch.get_rng_state()
+    sequence_pictures(model, inputs, targets, mask)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.core.state_dict().items())
