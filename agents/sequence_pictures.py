@@ -1,4 +1,4 @@
-"""What a sequence model did with its memory along a sequence, as pictures: Figures 1, 2 and 4 of Memory Forcing's paper.
+"""What a sequence model did with its memory along a sequence, as pictures (Figures 1, 2 and 4 of Memory Forcing).
 
 Time runs to the right. On the left is a sequence that was predicted without a mistake, on the right one that was not.
 """
