@@ -34,9 +34,9 @@ from agents import Agent
 from agents.agent import Moment, Remembering
 from assembly import RunConfig, make_agent, make_world, random_score, subject
 from envs import WorldConfig
+from recall.episode_writer import Provenance
 from recall.episodes import TrainingEpisodes
 from recall.games import GameRecorder
-from recall.record import Provenance
 from train import load_checkpoint, open_run, restoring, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides

@@ -41,7 +41,8 @@ from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
 from benchmarks.workers import Report
 from memory.recollection import Recollection
-from recall.record import EpisodeWriter, Heading, Recording, observations_folder
+from recall.episode_writer import EpisodeWriter
+from recall.record import Heading, Recording, observations_folder
 from recall.sheets import SheetWriter
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agents.agent import Moment, Remembering
-from recall.record import EpisodeWriter, Provenance, episodes_folder
+from recall.episode_writer import EpisodeWriter, Provenance
+from recall.record import episodes_folder
 from recall.recorder import Subject
 
 

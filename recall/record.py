@@ -2,7 +2,7 @@
 
     observations/                   what was observed in training, by agent step; sheets, as in `recall/sheets.py`
     episodes/NAME/episode.json      what the episode is of: see `Heading`
-    episodes/NAME/steps.jsonl       a line for each step: see `line_of`
+    episodes/NAME/steps.jsonl       a line for each step: see `Line`
     episodes/NAME/pictures/         its own pictures: what was observed in it, and reconstructions
 
 A line of steps.jsonl holds
@@ -25,11 +25,8 @@ rest and the sum of `weight * value` over its memories, to six digits.
 from __future__ import annotations
 
 import json
-import math
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,16 +34,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from memory.recollection import Recollection
-from recall.sheets import SheetWriter, read_picture
+from recall.sheets import read_picture
 
 FORMAT = 1
 _NAME = re.compile(r"(training|evaluation)-\d+(-\d+)?")
-_STEP = re.compile(rb'"step":\s*(\d+)')
 _TIME = re.compile(rb'"time":\s*(\d+)')
 _ORIGINS = re.compile(rb'"origin":\s*\[([\d,\s]+)\]')
-Provenance = Callable[[int], tuple[int | None, int | None]]
-"""From an agent step to the training episode it was in, and the step within that; None where that is not known."""
 
 
 class Heading(BaseModel):
@@ -142,153 +135,6 @@ def episodes_folder(recalls: Path) -> Path:
 def observations_folder(recalls: Path) -> Path:
     """Where the observations of the training lie."""
     return recalls / "observations"
-
-
-def line_of(found: Recollection, provenance: Provenance, reconstructions: Sequence[int] | None) -> dict[str, Any]:
-    """What a line of steps.jsonl says of a recollection: `values`, `rest` and `memories`."""
-    whence = [provenance(origin) for origin in found.origins.tolist()]
-    columns: dict[str, list[Any]] = {
-        "action": found.actions.tolist(),
-        "slot": found.slots.tolist(),
-        "weight": _six_digits(found.weights),
-        "value": _six_digits(found.values),
-        "distance": _six_digits(found.distances),
-        "origin": found.origins.tolist(),
-        "episode": [episode for episode, _ in whence],
-        "time": [time for _, time in whence],
-        "written_at": found.written_at.tolist(),
-        "keyed_at": found.keyed_at.tolist(),
-        "uses": found.uses.tolist(),
-    }
-    if found.fresh_distances is not None:
-        columns["fresh_distance"] = _six_digits(found.fresh_distances)
-    if reconstructions is not None:
-        columns["reconstruction"] = list(reconstructions)
-    return {"values": _six_digits(found.action_values), "rest": _six_digits(found.rest), "memories": columns}
-
-
-def _six_digits(numbers: np.ndarray) -> list[float | None]:
-    """Numbers for JSON, which knows no infinity."""
-    return [float(f"{number:.6g}") if math.isfinite(number) else None for number in numbers.tolist()]
-
-
-class EpisodeWriter:
-    """Writes one episode while it runs.
-
-    Args:
-        recalls: folder of all that is recorded of a run.
-        heading: of the episode.
-        warn: is told of what cannot be written.
-    """
-
-    def __init__(self, recalls: Path, heading: Heading, warn: Callable[[str], None]) -> None:
-        self.heading = heading
-        self.folder = episodes_folder(recalls) / heading.name
-        self.folder.mkdir(parents=True)
-        self._pictures = SheetWriter(self.folder / "pictures", most_bytes=2**40, warn=warn)
-        self._shown = 0
-        self._time = 0
-        self._total = 0.0
-        self._total_known = False
-        _replace(self.folder / "episode.json", _json(heading))
-        # A line goes to the disk with every step, so that what runs can be watched.
-        self._steps = (self.folder / "steps.jsonl").open("a", buffering=1, encoding="utf-8")
-
-    def add(
-        self,
-        step: int | None,
-        picture: np.ndarray,
-        action: int,
-        reward: float,
-        found: Recollection | None,
-        provenance: Provenance,
-        show: Callable[[np.ndarray], np.ndarray],
-    ) -> dict[str, Any]:
-        """Write one step; returns its line.
-
-        Args:
-            step: the agent step; None in an evaluation.
-            picture: of what was observed, uint8 `[height, width]` or `[height, width, 3]`.
-            action: what was done.
-            reward: what it brought.
-            found: what the action values rest on; None where nobody looked.
-            provenance: of memories.
-            show: makes a picture of an observation.
-        """
-        line: dict[str, Any] = {"time": self._time, "step": step, "picture": self._show(picture)}
-        line |= {"action": action, "reward": reward, "values": None, "rest": None, "memories": None}
-        if found is not None:
-            decoded = found.reconstructions
-            numbers = None if decoded is None else [self._show(show(observation)) for observation in decoded]
-            line |= line_of(found, provenance, numbers)
-        self._steps.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
-        self._time += 1
-        self._total += reward
-        return line
-
-    @property
-    def length(self) -> int:
-        """Steps so far."""
-        return self._time
-
-    def finish(self) -> None:
-        """The episode has ended."""
-        self._total_known = True
-        self.close()
-
-    def close(self) -> None:
-        """Bring everything to the disk; an episode that has not ended is marked as cut short."""
-        total = self._total if self._total_known else None
-        self.heading = self.heading.model_copy(update={"length": self._time, "total": total})
-        _replace(self.folder / "episode.json", _json(self.heading))
-        self._steps.close()
-        self._pictures.close()
-
-    def settle(self) -> None:
-        """Wait until the pictures so far are on the disk."""
-        self._pictures.settle()
-
-    def _show(self, picture: np.ndarray) -> int:
-        self._pictures.add(self._shown, picture)
-        self._shown += 1
-        return self._shown - 1
-
-
-def take_back(recalls: Path, step: int) -> None:
-    """Remove what was recorded of a training after an agent step: it is going on from there."""
-    recording = Recording(recalls)
-    for name in recording.names():
-        kind, first, *_ = name.split("-")
-        folder = episodes_folder(recalls) / name
-        if kind == "training" and int(first) > step:
-            shutil.rmtree(folder)
-        elif kind == "training":
-            _take_back_steps(folder, step)
-
-
-def _take_back_steps(folder: Path, step: int) -> None:
-    path = folder / "steps.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    # Lines that cannot be read stay: whoever looks at them is told.
-    kept = [line for line in lines if (number := _STEP.search(line)) is None or int(number[1]) <= step]
-    with suppress(DamagedError):
-        heading = Recording(folder.parents[1]).heading(folder.name)
-        if len(kept) < len(lines) or heading.length is None:
-            # The rest of it will not be recorded.
-            _replace(folder / "episode.json", _json(heading.model_copy(update={"length": len(kept), "total": None})))
-    if len(kept) < len(lines):
-        _replace(path, b"".join(kept))
-
-
-def _json(heading: Heading) -> bytes:
-    return heading.model_dump_json(indent=1).encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of another, such that a reader sees one of them whole."""
-    unfinished = path.with_suffix(".saving")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
 
 
 class DamagedError(Exception):

@@ -21,9 +21,10 @@ import numpy as np
 
 from agents.agent import Agent, Metrics, Remembering, Transition
 from memory.recollection import Recollection
+from recall.episode_writer import EpisodeWriter, take_back
 from recall.episodes import TrainingEpisodes
 from recall.panel import panel
-from recall.record import EpisodeWriter, Heading, Recording, episodes_folder, observations_folder, take_back
+from recall.record import Heading, Recording, episodes_folder, observations_folder
 from recall.sheets import SheetWriter
 
 _MOST_STEPS = 5_000

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from memory.recollection import Recollection
-from recall.record import EpisodeWriter, Heading, observations_folder
+from recall.episode_writer import EpisodeWriter
+from recall.record import Heading, observations_folder
 from recall.sheets import SheetWriter
 
 ACTIONS = ["noop", "up", "down"]

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from recall.record import FORMAT, DamagedError, Recording, episodes_folder, line_of, take_back
+from recall.episode_writer import line_of, take_back
+from recall.record import FORMAT, DamagedError, Recording, episodes_folder
 from tests.recall.records import number_of, provenance, remembered, write_episode, write_run
 
 
