@@ -67,7 +67,6 @@ class EpisodeWriter:
         self._shown = 0
         self._time = 0
         self._total = 0.0
-        self._total_known = False
         _replace(self.folder / "episode.json", _json(heading))
         # A line goes to the disk with every step, so that what runs can be watched.
         self._steps = (self.folder / "steps.jsonl").open("a", buffering=1, encoding="utf-8")
@@ -110,21 +109,22 @@ class EpisodeWriter:
         return self._time
 
     def finish(self) -> None:
-        """The episode has ended."""
-        self._total_known = True
-        self.close()
+        """The episode has ended: bring everything to the disk."""
+        self._close(self._total)
 
     def close(self) -> None:
-        """Bring everything to the disk; an episode that has not ended is marked as cut short."""
-        total = self._total if self._total_known else None
-        self.heading = self.heading.model_copy(update={"length": self._time, "total": total})
-        _replace(self.folder / "episode.json", _json(self.heading))
-        self._steps.close()
-        self._pictures.close()
+        """The record ends before the episode, which is marked as cut short: bring everything to the disk."""
+        self._close(None)
 
     def settle(self) -> None:
         """Wait until the pictures so far are on the disk."""
         self._pictures.settle()
+
+    def _close(self, total: float | None) -> None:
+        self.heading = self.heading.model_copy(update={"length": self._time, "total": total})
+        _replace(self.folder / "episode.json", _json(self.heading))
+        self._steps.close()
+        self._pictures.close()
 
     def _show(self, picture: np.ndarray) -> int:
         self._pictures.add(self._shown, picture)

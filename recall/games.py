@@ -61,7 +61,7 @@ class GameRecorder:
             picture = self._subject.show(moment.observation)
             writer.add(None, picture, moment.action, moment.reward, found, self._provenance, self._subject.show)
             if moment.ended:
-                writer.finish()
+                self._writers.pop(moment.game).finish()
         except OSError as error:
             self._games = 0
             self._warn(f"what is remembered is not being recorded, the games go on: {error}")

@@ -13,16 +13,16 @@ WORLD_SIDE = 336
 MEMORY_SIDE = 150
 _GAP = 12
 _LINE = 18
-_GROUND, _INK, _FAINT, _ACCENT = (255, 255, 255), (29, 33, 38), (110, 117, 127), (232, 113, 10)
+_GROUND, _INK, _FAINT = (255, 255, 255), (29, 33, 38), (110, 117, 127)
 _PART = (91, 141, 239)
 
 
-def heaviest_of(line: dict[str, Any], action: int | None, most: int) -> list[int]:
-    """The places of the heaviest memories that speak for an action, or for any, in a line's columns."""
+def heaviest_of(line: dict[str, Any], action: int, most: int) -> list[int]:
+    """The places of the heaviest memories that speak for an action, in a line's columns."""
     memories = line["memories"]
     if memories is None:
         return []
-    places = [place for place, of in enumerate(memories["action"]) if action is None or of == action]
+    places = [place for place, of in enumerate(memories["action"]) if of == action]
     return sorted(places, key=lambda place: -memories["weight"][place])[:most]
 
 
