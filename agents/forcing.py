@@ -11,7 +11,7 @@ States of true inputs are detached: they are what is aimed at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,21 +20,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.agent import Metrics
 from agents.optimisers import load_optimiser
-from memory.neural import named_tensors
 
 HIDDEN, MEMORY = "hidden", "memory"
 _ACCURACY_DECAY = 0.9
 _LARGEST_LOGIT = 10.0
 
-States = list[dict[str, Tensor]]
-"""The named tensors of a core's state after each step."""
+States = Mapping[str, Tensor]
+"""Tensors of a core's state after every step, `[time, batch, ...]` by name."""
 
 
 class Forced(Protocol):
     """What is known here of a sequence model."""
 
-    def logits(self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object]) -> Tensor:
-        """Log odds of every bit, `[time, batch, target_size]`, showing the state after every step."""
+    def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Log odds of every bit, `[time, batch, target_size]`, and the states by these names."""
         ...
 
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -45,8 +44,8 @@ class Forced(Protocol):
 class Forcing(Protocol):
     """What a model pays beyond its negative log likelihood."""
 
-    watches: bool
-    """Whether it must be shown the states of the model."""
+    records: tuple[str, ...]
+    """Names of what it must see of the model's states."""
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
         """A number with its gradient, and metrics; what is needed to know it learns on the way.
@@ -54,7 +53,7 @@ class Forcing(Protocol):
         Args:
             model: as it is before its update.
             inputs: true ones, `[time, batch, input_size]`.
-            states: what they led to.
+            states: what they led to, by the names in `records`.
             correct: which sequences were predicted without a wrong bit, bool `[batch]`.
         """
         ...
@@ -71,7 +70,7 @@ class Forcing(Protocol):
 class TeacherForcing:
     """True inputs at every step, and nothing to pay beyond."""
 
-    watches = False
+    records: tuple[str, ...] = ()
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
         return inputs.new_zeros(()), {}
@@ -163,30 +162,28 @@ class Adversary:
 
 
 class FreeRunning:
-    """Professor Forcing, and Memory Forcing of what is generated: one adversary for each part of the state."""
-
-    watches = True
+    """Professor Forcing, and Memory Forcing of what is generated: one adversary for each part of the state, by name."""
 
     def __init__(self, adversaries: dict[str, Adversary]) -> None:
         self.adversaries = adversaries
+        self.records = tuple(adversaries)
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
-        drawn = States()
-        model.logits(model.sample(*inputs.shape[:2]), lambda state: drawn.append(named_tensors(state)))
+        _, drawn = model.predict(model.sample(*inputs.shape[:2]), self.records)
         total, metrics = inputs.new_zeros(()), dict[str, float]()
-        for part, adversary in self.adversaries.items():
-            free = behaviour(drawn, part)
-            adversary.learn(behaviour(states, part).detach(), free.detach())
+        for name, adversary in self.adversaries.items():
+            free = drawn[name].flatten(2)
+            adversary.learn(states[name].flatten(2).detach(), free.detach())
             total = total + adversary.penalty(free)
-            metrics[f"forcing/{part}_accuracy"] = adversary.accuracy
+            metrics[f"forcing/{name.rpartition('.')[2]}_accuracy"] = adversary.accuracy
         return total, {"losses/forcing": total.item(), **metrics}
 
     def state_dict(self) -> dict[str, Any]:
-        return {part: adversary.state_dict() for part, adversary in self.adversaries.items()}
+        return {name: adversary.state_dict() for name, adversary in self.adversaries.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for part, adversary in self.adversaries.items():
-            adversary.load_state_dict(state[part])
+        for name, adversary in self.adversaries.items():
+            adversary.load_state_dict(state[name])
 
 
 class Kept:
@@ -248,7 +245,7 @@ class RightMemories:
         kept: most of each kind that are kept.
     """
 
-    watches = True
+    records: tuple[str, ...] = (MEMORY,)
 
     def __init__(self, adversary: Adversary, *, batch: int, kept: int) -> None:
         self.adversary = adversary
@@ -256,7 +253,7 @@ class RightMemories:
         self._right, self._wrong = Kept(kept), Kept(kept)
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
-        memories = behaviour(states, MEMORY)
+        memories = states[MEMORY].flatten(2)
         past = memories.detach().swapaxes(0, 1)
         self._right.add(past[correct])
         self._wrong.add(past[~correct])
@@ -277,9 +274,3 @@ class RightMemories:
         self.adversary.load_state_dict(state["adversary"])
         self._right.load_state_dict(state["right"])
         self._wrong.load_state_dict(state["wrong"])
-
-
-def behaviour(states: States, part: str) -> Tensor:
-    """A part of the state over time, `[time, batch, features]`: `memory`, or `hidden` of a core or its controller."""
-    name = part if part in states[0] else f"controller.{part}"
-    return torch.stack([state[name].flatten(1) for state in states])

@@ -6,17 +6,16 @@ and beside it by what `forcing` holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.agent import Metrics
-from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, NTMConfig, make_core
+from agents.cores import make_core
 from agents.finite import check_finite
 from agents.forcing import (
     HIDDEN,
@@ -29,80 +28,8 @@ from agents.forcing import (
     TeacherForcing,
 )
 from agents.optimisers import load_optimiser
-from memory.neural import RecurrentCore, named_tensors, unroll
-from memory.neural import compiled as compiled_step
-
-
-class SequenceTraining(CoreConfig):
-    """How a sequence model learns, whatever its core."""
-
-    learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Of Adam, at first."""
-    updates_per_halving: int = Field(default=0, ge=0)
-    """Updates in which the learning rate halves, little by little; 0: it stays. At a constant rate, a model that had
-    solved its task forgets it now and then."""
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Adam's decay of the mean gradient."""
-    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
-    """Adam's decay of the mean squared gradient."""
-    adam_epsilon: float = Field(default=1e-8, gt=0.0)
-    """What Adam adds to the root of that."""
-    gradient_norm: float = Field(default=10.0, gt=0.0)
-    """Longer gradients are scaled down to this length."""
-    compiled: bool = False
-    """Whether torch compiles a step of the core: one or two minutes at the start, for updates two to three times as
-    fast. Numbers round otherwise than without."""
-    forcing: Literal["teacher", "professor", "memory"] = "teacher"
-    """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
-    in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""
-    forcing_weight: float = Field(default=1.0, ge=0.0)
-    """Factor of what the model pays to discriminators."""
-    discriminator_learning_rate: float = Field(default=1e-4, gt=0.0)
-    """Of their Adam."""
-    model_from: float = Field(default=0.75, ge=0.0, le=1.0)
-    """Running accuracy of a discriminator from which on the model learns from it; 0: always."""
-    discriminator_until: float = Field(default=0.99, ge=0.0, le=1.0)
-    """Running accuracy up to which a discriminator learns; 1: always."""
-    discriminator_batch: int = Field(default=32, ge=1)
-    """Memories of right and of wrong predictions in an update of their discriminator, as many of each."""
-    kept_memories: int = Field(default=500, ge=2)
-    """Most of each kind that are kept for it."""
-
-    @model_validator(mode="after")
-    def _asks_for_nothing_that_has_no_effect(self) -> Self:
-        for name in _OF_FORCING if self.forcing == "teacher" else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} needs forcing professor or memory, got forcing teacher")
-        return self
-
-
-_OF_FORCING = (
-    "forcing_weight",
-    "discriminator_learning_rate",
-    "model_from",
-    "discriminator_until",
-    "discriminator_batch",
-    "kept_memories",
-)
-
-
-class GRUModelConfig(SequenceTraining, GRUConfig):
-    """A sequence model over gated recurrent units, with no memory beside them."""
-
-
-class LSTMModelConfig(SequenceTraining, LSTMConfig):
-    """A sequence model over long short-term memory, with no memory beside it."""
-
-
-class NTMModelConfig(SequenceTraining, NTMConfig):
-    """A sequence model over the Neural Turing Machine of Graves et al. 2014."""
-
-
-class DNCModelConfig(SequenceTraining, DNCConfig):
-    """A sequence model over the Differentiable Neural Computer of Graves et al. 2016."""
-
-
-SequenceModelConfig = GRUModelConfig | LSTMModelConfig | NTMModelConfig | DNCModelConfig
+from agents.sequence_model_config import SequenceModelConfig
+from memory.neural import CompiledCore, RecurrentCore, named_tensors, unroll
 
 
 class SequenceModel:
@@ -143,15 +70,28 @@ class SequenceModel:
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
-        self._step = compiled_step(core) if compiled else core
+        self._compiled = CompiledCore(core) if compiled else None
 
-    def logits(self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object] = lambda state: None) -> Tensor:
+    def predict(
+        self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The log odds of every bit, `[time, batch, target_size]`; one at a step depends on inputs up to that step.
 
-        `watch` is shown the core's state after every step.
+        Args:
+            inputs: `[time, batch, input_size]`.
+            record: names of tensors of the core's state.
+            eager: whether to step the core as it is even where it is compiled: to compile it anew for a batch of
+                another size takes longer.
+
+        Returns:
+            The log odds, and of the core's state after every step what was to be recorded, `[time, batch, ...]`.
         """
-        outputs, _ = unroll(self._step, inputs, self.core.initial_state(inputs.shape[1]), watch)
-        return self.readout(outputs)
+        state = self.core.initial_state(inputs.shape[1])
+        if self._compiled is None or eager:
+            steps = unroll(self.core, inputs, state, record)
+        else:
+            steps = self._compiled.unroll(inputs, state, record)
+        return self.readout(steps.outputs), steps.recorded
 
     @torch.no_grad()
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -161,10 +101,11 @@ class SequenceModel:
             `[steps, batch, input_size]`, of a model whose inputs are what it predicted.
         """
         state, bits = self.core.initial_state(batch), torch.zeros(batch, self.core.input_size, device=self._device)
+        step = self._compiled.step if self._compiled else self.core
         inputs = []
         for _ in range(steps):
             inputs.append(bits)
-            output, state = self._step(bits, state)
+            output, state = step(bits, state)
             # Drawn on the CPU, whose generator is saved with a run.
             bits = (torch.rand(batch, inputs[0].shape[1]).to(bits) < self.readout(output).sigmoid()).to(bits)
         return torch.stack(inputs)
@@ -176,9 +117,7 @@ class SequenceModel:
             NonFiniteError: where learning would follow what is not finite.
         """
         batch = self._on_device(inputs, targets, mask)
-        states = list[dict[str, Tensor]]()
-        watch = (lambda state: states.append(named_tensors(state))) if self.forcing.watches else (lambda state: None)
-        logits = self.logits(batch["inputs"], watch)
+        logits, states = self.predict(batch["inputs"], self.forcing.records)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
         # The mean over counted bits: its gradient has the same scale whatever the length of the sequences.
         cross_entropy = scores["nats"].sum() / (batch["mask"].sum() * targets.shape[-1])
@@ -208,15 +147,16 @@ class SequenceModel:
     def score(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         """How well a batch is predicted: `nats` and `wrong_bits` of each sequence, float32 `[batch]`."""
         batch = self._on_device(inputs, targets, mask)
-        scores = sequence_scores(self.logits(batch["inputs"]), batch["targets"], batch["mask"])
+        logits, _ = self.predict(batch["inputs"], eager=True)
+        scores = sequence_scores(logits, batch["targets"], batch["mask"])
         return {name: score.cpu().numpy() for name, score in scores.items()}
 
     @torch.no_grad()
     def states(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """What the core's state was after every step, by name, each `[time, batch, ...]`."""
-        steps = list[Mapping[str, Tensor]]()
-        self.logits(torch.from_numpy(inputs).to(self._device), lambda state: steps.append(named_tensors(state)))
-        return {name: torch.stack([step[name] for step in steps]).cpu().numpy() for name in steps[0]}
+        names = tuple(named_tensors(self.core.initial_state(1)))
+        _, states = self.predict(torch.from_numpy(inputs).to(self._device), names, eager=True)
+        return {name: state.cpu().numpy() for name, state in states.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while the model is trained."""
@@ -303,20 +243,21 @@ def _make_forcing(
 ) -> Forcing:
     if config.forcing == "teacher":
         return TeacherForcing()
-    state = {name.rpartition(".")[2]: tensor for name, tensor in named_tensors(core.initial_state(1)).items()}
+    state = named_tensors(core.initial_state(1))
     if config.forcing == "memory" and MEMORY not in state:
         raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
     if config.forcing == "professor" and not generative:
         raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
 
-    def adversary(part: str) -> Adversary:
-        discriminator = Discriminator(state[part].numel()).to(device)
+    def adversary(name: str) -> Adversary:
+        discriminator = Discriminator(state[name].numel()).to(device)
         rate, betas = config.discriminator_learning_rate, (config.beta1, config.beta2)
         optimiser = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas, fused=True)
         gates = {"model_from": config.model_from, "discriminator_until": config.discriminator_until}
         return Adversary(discriminator, optimiser, **gates)
 
     if generative:
-        parts = (HIDDEN, MEMORY) if config.forcing == "memory" else (HIDDEN,)
-        return FreeRunning({part: adversary(part) for part in parts})
+        (hidden,) = (name for name in state if name.rpartition(".")[2] == HIDDEN)
+        names = (hidden, MEMORY) if config.forcing == "memory" else (hidden,)
+        return FreeRunning({name: adversary(name) for name in names})
     return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories)

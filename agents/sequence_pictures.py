@@ -34,8 +34,8 @@ def sequence_pictures(
     shown = _right_and_wrong(model.score(inputs, targets, mask)["wrong_bits"])
     inputs, targets, mask = inputs[:, shown], targets[:, shown], mask[:, shown]
     with torch.no_grad():
-        logits = model.logits(torch.from_numpy(inputs).to(model.readout.weight)).cpu()
-    found = {"inputs": inputs, "targets": targets, "predictions": logits.sigmoid().numpy() * mask[..., None]}
+        logits, _ = model.predict(torch.from_numpy(inputs).to(model.readout.weight), eager=True)
+    found = {"inputs": inputs, "targets": targets, "predictions": logits.sigmoid().cpu().numpy() * mask[..., None]}
     for name, values in model.states(inputs).items():
         last = name.rpartition(".")[2]
         if last in _OVER_TIME:

@@ -15,6 +15,7 @@ other. The public DNC does not give its controller what was read at the step bef
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import statistics
@@ -34,7 +35,7 @@ from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.runner import peak_megabytes
 from benchmarks.workers import Job, Report, work
-from memory.neural import DNC, LSTM, compiled, unroll
+from memory.neural import DNC, LSTM, CompiledCore, unroll
 from training.command_line import UsageError, guarded, parse_overrides
 
 INPUT = 9
@@ -85,8 +86,8 @@ def our_pass(options: SpeedOptions, size: Size, is_compiled: bool) -> Callable[[
     controller = LSTM(INPUT + options.read_heads * options.width, options.hidden)
     core = DNC(controller, size.slots, options.width, read_heads=options.read_heads)
     readout = nn.Linear(core.output_size, INPUT)
-    step = compiled(core) if is_compiled else core
-    return lambda inputs: readout(unroll(step, inputs, core.initial_state(options.batch))[0])
+    stepped = CompiledCore(core).unroll if is_compiled else functools.partial(unroll, core)
+    return lambda inputs: readout(stepped(inputs, core.initial_state(options.batch)).outputs)
 
 
 def public_pass(options: SpeedOptions, size: Size) -> Callable[[Tensor], Tensor]:

@@ -44,6 +44,8 @@ class SequenceOptions(CommonOptions):
     """Updates between two rows of a curve."""
     jobs: int = Field(default=2, ge=1)
     """Runs at the same time, each on its own core."""
+    compiled: bool = True
+    """Whether torch compiles the steps of the cores, which takes minutes at the start and a C++ compiler."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ def benchmark(
         UsageError: on a mistake in the options.
     """
     runs = [
-        Run(config, blank, options)
+        Run(_compiled(config) if options.compiled else config, blank, options)
         for seed in options.seeds
         for config, blank in prepare(options, presets, seed, options.steps)
     ]
     if others := {run.blank.world for run in runs if not isinstance(run.config.env, envs.TaskConfig)}:
         raise UsageError(f"--presets: {', '.join(sorted(others))} are no sequence tasks")
     do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, preload)
+
+
+def _compiled(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"agent": config.agent.model_copy(update={"compiled": True})})
 
 
 def add_run(report: Report, run: Run, measure: Measure) -> None:

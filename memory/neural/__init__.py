@@ -5,7 +5,7 @@ Read the files in this order: `core` (what all have in common), `controllers` (n
 """
 
 from memory.neural.controllers import GRU, LSTM
-from memory.neural.core import RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
+from memory.neural.core import CompiledCore, RecurrentCore, Unrolled, map_states, named_tensors, unroll, with_tensors
 from memory.neural.dnc import DNC
 from memory.neural.ntm import NTM
 
@@ -14,8 +14,9 @@ __all__ = [
     "GRU",
     "LSTM",
     "NTM",
+    "CompiledCore",
     "RecurrentCore",
-    "compiled",
+    "Unrolled",
     "map_states",
     "named_tensors",
     "unroll",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_a_model_draws_from_what_it_predicts() -> None:
         # So sure of everything that drawing is choosing.
         model.readout.weight.mul_(1e5)
         drawn = model.sample(steps=PIXELS, batch=4)
-        logits = model.logits(drawn)
+        logits, _ = model.predict(drawn)
     assert drawn.shape == (PIXELS, 4, 1) and not drawn[0].any()
     assert torch.equal(drawn[1:], (logits[:-1] > 0).float())
     model.readout.weight.data.zero_()
@@ -109,23 +110,21 @@ def test_gates_keep_either_side_from_running_ahead() -> None:
 def test_the_model_is_moved_by_what_it_drew_and_not_by_what_it_saw() -> None:
     """The penalty alone, with all weight: its gradient is that of the states that drawn inputs led to."""
     model, source = example("memory")
-    assert isinstance(model.forcing, FreeRunning) and set(model.forcing.adversaries) == {"hidden", "memory"}
+    assert isinstance(model.forcing, FreeRunning) and set(model.forcing.adversaries) == {"controller.hidden", "memory"}
     inputs = torch.from_numpy(source.draw(4).inputs)
-    states: list[dict[str, Tensor]] = []
 
     class Fixed:
         """The model, drawing the same every time."""
 
-        def logits(self, inputs: Tensor, watch: Any) -> Tensor:
-            return model.logits(inputs, watch)
+        def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+            return model.predict(inputs, record)
 
         def sample(self, steps: int, batch: int) -> Tensor:
             return drawn
 
     drawn = model.sample(PIXELS, 4)
     memories = torch.zeros(PIXELS, 4, 8, requires_grad=True)
-    for memory in memories:
-        states.append({"controller.hidden": torch.zeros(4, 5), "memory": memory.view(4, 4, 2)})
+    states = {"controller.hidden": torch.zeros(PIXELS, 4, 5), "memory": memories.view(PIXELS, 4, 4, 2)}
     total, metrics = model.forcing.penalty(Fixed(), inputs, states, torch.zeros(4, dtype=torch.bool))
     total.backward()
     assert memories.grad is None, "what was aimed at must not move"
@@ -139,7 +138,7 @@ def test_memories_are_told_apart_once_there_are_enough_of_both_kinds() -> None:
     before = copy.deepcopy(forcing.adversary.state_dict())
 
     def penalty(correct: list[bool]) -> float:
-        states = [{"memory": torch.full((len(correct), 1, 2), float(time))} for time in range(3)]
+        states = {"memory": torch.arange(3.0)[:, None, None, None].expand(3, len(correct), 1, 2)}
         return forcing.penalty(None, torch.zeros(3, len(correct), 1), states, torch.tensor(correct))[0].item()  # type: ignore[arg-type]
 
     assert penalty([False] * 6) == 0 and penalty([True, True]) == 0

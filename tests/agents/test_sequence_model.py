@@ -88,11 +88,11 @@ def test_a_logit_depends_on_no_input_after_its_step(name: str) -> None:
     model = build(name)
     inputs = torch.from_numpy(task(min_length=4).draw(2)[0])
     with torch.no_grad():
-        before = model.logits(inputs)
+        before, _ = model.predict(inputs)
         for time in range(len(inputs)):
             changed = inputs.clone()
             changed[time] = 1 - changed[time]
-            after = model.logits(changed)
+            after, _ = model.predict(changed)
             assert torch.equal(after[:time], before[:time])
             assert not torch.equal(after[time:], before[time:])
 

@@ -51,7 +51,7 @@ def test_weights_stand_slot_by_slot_along_time(name):
 def test_a_right_prediction_stands_beside_a_wrong_one():
     model, (inputs, targets, mask) = make("gru"), batch()
     with torch.no_grad():
-        guesses = (model.logits(torch.from_numpy(inputs)) > 0).float().numpy()
+        guesses = (model.predict(torch.from_numpy(inputs))[0] > 0).float().numpy()
     targets = 1 - guesses
     targets[:, 2] = guesses[:, 2]
     pictures = sequence_pictures(model, inputs, targets, mask)

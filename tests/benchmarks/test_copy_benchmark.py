@@ -22,7 +22,21 @@ def do_here(jobs: Sequence[Job], *_: object) -> None:
 def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "copy.csv"
-    sizes = ("--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--lengths", 2, 40, "--sequences", 3)
+    sizes = (
+        "--seeds",
+        0,
+        "--steps",
+        5,
+        "--steps_per_row",
+        2,
+        "--lengths",
+        2,
+        40,
+        "--sequences",
+        3,
+        "--compiled",
+        "False",
+    )
     given = ("--out", out, *sizes, "--variant", "small", "--override", *SMALL)
     run(copy_task.main, "--presets", "copy_dnc", "copy_gru", *given)
     for agent in ("dnc", "gru"):
@@ -37,5 +51,7 @@ def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypa
 
 
 def test_what_is_no_sequence_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = complaint(copy_task.main, capsys, "--presets", "grid_world_mfec", "--out", tmp_path / "copy.csv")
+    error = complaint(
+        copy_task.main, capsys, "--presets", "grid_world_mfec", "--compiled", "False", "--out", tmp_path / "copy.csv"
+    )
     assert error == "error: --presets: MiniGrid-Empty-8x8-v0 are no sequence tasks\n"

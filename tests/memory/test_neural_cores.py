@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,18 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memory.neural import DNC, GRU, LSTM, NTM, RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
+from memory.neural import (
+    DNC,
+    GRU,
+    LSTM,
+    NTM,
+    CompiledCore,
+    RecurrentCore,
+    map_states,
+    named_tensors,
+    unroll,
+    with_tensors,
+)
 from memory.neural.dnc import DNCState
 from memory.neural.ntm import NTMState
 from tests.memory import neural_oracle as oracle
@@ -209,8 +221,8 @@ def test_gradients_through_time_equal_finite_differences(name: str) -> None:
 def test_sequences_of_a_batch_do_not_meet(name: str) -> None:
     core = build(name)
     inputs = torch.randn(6, 3, INPUT)
-    together, _ = unroll(core, inputs, core.initial_state(3))
-    alone, _ = unroll(core, inputs[:, 1:2], core.initial_state(1))
+    together = unroll(core, inputs, core.initial_state(3)).outputs
+    alone = unroll(core, inputs[:, 1:2], core.initial_state(1)).outputs
     torch.testing.assert_close(together[:, 1:2], alone)
 
 
@@ -218,13 +230,13 @@ def test_sequences_of_a_batch_do_not_meet(name: str) -> None:
 def test_a_saved_state_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     core = build(name)
     inputs = torch.randn(8, 2, INPUT)
-    whole, last = unroll(core, inputs, core.initial_state(2))
-    first, state = unroll(core, inputs[:4], core.initial_state(2))
+    whole, last, _ = unroll(core, inputs, core.initial_state(2))
+    first, state, _ = unroll(core, inputs[:4], core.initial_state(2))
     checkpoint.save(tmp_path, {"state": named_tensors(state)}, step=0)
     saved = checkpoint.load(tmp_path)[1]["state"]
     restored = with_tensors(core.initial_state(2), saved)
     assert type(restored) is type(state)
-    second, resumed = unroll(core, inputs[4:], restored)
+    second, resumed, _ = unroll(core, inputs[4:], restored)
     assert torch.equal(torch.cat([first, second]), whole)
     for tensor, expected in zip(named_tensors(resumed).values(), named_tensors(last).values(), strict=True):
         assert torch.equal(tensor, expected)
@@ -245,7 +257,7 @@ def test_tensors_that_are_not_of_a_state_are_refused() -> None:
 
 def test_states_are_mapped_part_by_part() -> None:
     core = build("dnc lstm")
-    _, state = unroll(core, torch.randn(3, 2, INPUT), core.initial_state(2))
+    state = unroll(core, torch.randn(3, 2, INPUT), core.initial_state(2)).state
     assert not any(tensor.requires_grad for tensor in named_tensors(map_states(Tensor.detach, state)).values())
     begun = map_states(
         lambda old, new: torch.where(torch.tensor([True, False]).view(2, *[1] * (old.ndim - 1)), new, old),
@@ -302,7 +314,7 @@ def test_heads_of_the_ntm_begin_at_the_first_slot_and_learn_where() -> None:
     state = core.initial_state(2)
     for weights in (state.read_weights, state.write_weights):
         assert weights.shape == (2, 1, 128) and (weights[..., 0] > 0.95).all()
-    outputs, _ = unroll(core, torch.randn(3, 2, INPUT), state)
+    outputs = unroll(core, torch.randn(3, 2, INPUT), state).outputs
     outputs.sum().backward()
     for parameter in (core.initial_reads, core.initial_read_weights, core.initial_write_weights):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0
@@ -360,16 +372,42 @@ def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
     assert type(after) is type(expected_after)
 
 
+def test_what_is_recorded_is_the_state_after_every_step() -> None:
+    core = build("dnc")
+    inputs, state = torch.randn(4, 2, INPUT), core.initial_state(2)
+    recorded = unroll(core, inputs, state, ("memory", "controller.hidden")).recorded
+    assert set(recorded) == {"memory", "controller.hidden"}
+    for time in range(4):
+        _, state = core(inputs[time], state)
+        assert torch.equal(recorded["memory"][time], state.memory)
+        assert torch.equal(recorded["controller.hidden"][time], state.controller.hidden)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 6, 7])
+def test_several_steps_in_a_call_are_the_steps_of_a_sequence(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a sequence is cut up, with nothing compiled: that is for the slow test."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    core = build("dnc")
+    inputs, state = torch.randn(length, 2, INPUT), core.initial_state(2)
+    expected = unroll(core, inputs, state, ("usage",))
+    mine = CompiledCore(core, steps=3).unroll(inputs, state, ("usage",))
+    assert torch.equal(mine.outputs, expected.outputs)
+    assert torch.equal(mine.recorded["usage"], expected.recorded["usage"])
+    for one, other in zip(named_tensors(mine.state).values(), named_tensors(expected.state).values(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ntm", "dnc corrected"])
-def test_a_compiled_step_gives_the_same_outputs_and_gradients(name: str) -> None:
+def test_compiled_steps_give_the_same_outputs_and_gradients(name: str) -> None:
     core = build(name)
     inputs = torch.randn(4, 2, INPUT)
     gradients = []
-    for step in (core, compiled(core)):
+    for stepped in (functools.partial(unroll, core), CompiledCore(core, steps=3).unroll):
         core.zero_grad()
-        outputs, _ = unroll(step, inputs, core.initial_state(2))
-        outputs.square().sum().backward()
-        gradients.append([outputs, *(one.grad.clone() for one in core.parameters() if one.grad is not None)])
+        steps = stepped(inputs, core.initial_state(2), ("memory",))
+        (steps.outputs.square().sum() + steps.recorded["memory"].square().sum()).backward()
+        results = [steps.outputs, steps.recorded["memory"]]
+        gradients.append([*results, *(one.grad.clone() for one in core.parameters() if one.grad is not None)])
     for mine, its in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
