@@ -44,7 +44,7 @@ class SequenceModel:
         optimiser: of the parameters of both.
         gradient_norm: the longest gradient that is followed.
         updates_per_halving: updates in which the optimiser's rate halves; 0: it stays.
-        compiled: whether torch compiles the step.
+        compiled: steps of the core that torch compiles into one call; 0: it is not compiled.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
     """
@@ -57,7 +57,7 @@ class SequenceModel:
         *,
         gradient_norm: float,
         updates_per_halving: int = 0,
-        compiled: bool = False,
+        compiled: int = 0,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
     ) -> None:
@@ -70,7 +70,7 @@ class SequenceModel:
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
-        self._compiled = CompiledCore(core) if compiled else None
+        self._compiled = CompiledCore(core, compiled) if compiled else None
 
     def predict(
         self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False

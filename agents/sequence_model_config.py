@@ -25,9 +25,9 @@ class SequenceTraining(CoreConfig):
     """What Adam adds to the root of that."""
     gradient_norm: float = Field(default=10.0, gt=0.0)
     """Longer gradients are scaled down to this length."""
-    compiled: bool = False
-    """Whether torch compiles the steps of the core: some minutes at the start, for updates two to four times as fast.
-    Numbers round otherwise than without."""
+    compiled: int = Field(default=0, ge=0)
+    """Steps of the core that torch compiles into one call; 0: it is not compiled. For a minute or more at the start,
+    with every step, updates become two to four times as fast. Numbers round otherwise than without."""
     forcing: Literal["teacher", "professor", "memory"] = "teacher"
     """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
     in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""

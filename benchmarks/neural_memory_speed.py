@@ -40,6 +40,8 @@ from training.command_line import UsageError, guarded, parse_overrides
 
 INPUT = 9
 WARM_UP = 2
+STEPS_IN_A_CALL = 5
+"""Of what is compiled."""
 
 
 class SpeedOptions(BaseModel):
@@ -86,7 +88,7 @@ def our_pass(options: SpeedOptions, size: Size, is_compiled: bool) -> Callable[[
     controller = LSTM(INPUT + options.read_heads * options.width, options.hidden)
     core = DNC(controller, size.slots, options.width, read_heads=options.read_heads)
     readout = nn.Linear(core.output_size, INPUT)
-    stepped = CompiledCore(core).unroll if is_compiled else functools.partial(unroll, core)
+    stepped = CompiledCore(core, STEPS_IN_A_CALL).unroll if is_compiled else functools.partial(unroll, core)
     return lambda inputs: readout(stepped(inputs, core.initial_state(options.batch)).outputs)
 
 

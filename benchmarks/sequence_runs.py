@@ -44,8 +44,8 @@ class SequenceOptions(CommonOptions):
     """Updates between two rows of a curve."""
     jobs: int = Field(default=2, ge=1)
     """Runs at the same time, each on its own core."""
-    compiled: bool = True
-    """Whether torch compiles the steps of the cores, which takes minutes at the start and a C++ compiler."""
+    compiled: int = Field(default=4, ge=0)
+    """Steps of the cores that torch compiles into one call, which takes minutes at the start; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def benchmark(
         UsageError: on a mistake in the options.
     """
     runs = [
-        Run(_compiled(config) if options.compiled else config, blank, options)
+        Run(_compiled(config, options.compiled), blank, options)
         for seed in options.seeds
         for config, blank in prepare(options, presets, seed, options.steps)
     ]
@@ -86,8 +86,8 @@ def benchmark(
     do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, preload)
 
 
-def _compiled(config: RunConfig) -> RunConfig:
-    return config.model_copy(update={"agent": config.agent.model_copy(update={"compiled": True})})
+def _compiled(config: RunConfig, steps: int) -> RunConfig:
+    return config.model_copy(update={"agent": config.agent.model_copy(update={"compiled": steps})})
 
 
 def add_run(report: Report, run: Run, measure: Measure) -> None:

@@ -71,7 +71,7 @@ def test_scores(model: SequenceModel, run: Run) -> dict[str, float]:
 
 
 def main() -> None:
-    default = SequentialMNISTOptions(steps_per_row=50, out=Path("docs/results/sequential_mnist.csv"))
+    default = SequentialMNISTOptions(steps_per_row=50, compiled=8, out=Path("docs/results/sequential_mnist.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.sequential_mnist", __doc__)
     benchmark(options, PRESETS, record, __name__)
 

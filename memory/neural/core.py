@@ -130,9 +130,14 @@ class CompiledCore(Generic[State]):
     Args:
         core: what is stepped; it stays as it is, and its parameters are shared.
         steps: how many in one call; what is left of a sequence goes one at a time. Time to compile grows with it.
+
+    Raises:
+        ValueError: if that is none.
     """
 
-    def __init__(self, core: RecurrentCore[State], steps: int = 4) -> None:
+    def __init__(self, core: RecurrentCore[State], steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         self.steps = steps
         self.step: Callable[[Tensor, State], tuple[Tensor, State]] = _compile(core)
         self._several = _compile(functools.partial(unroll, core))

@@ -26,7 +26,7 @@ def few_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(out: Path, *more: object) -> None:
-    run(sequential_mnist.main, "--out", out, "--seeds", 0, "--steps", 2, "--num_envs", 4, "--compiled", "False", *more)
+    run(sequential_mnist.main, "--out", out, "--seeds", 0, "--steps", 2, "--num_envs", 4, "--compiled", 0, *more)
 
 
 def test_all_variants_are_scored_in_nats_and_in_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
