@@ -62,7 +62,7 @@ def map_states(function: Callable[..., Tensor], *states: State) -> State:
 def named_tensors(state: tuple[Any, ...], prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a state by name, `controller.hidden` for one of a nested tuple: to be recorded or saved."""
     names = type(state)._fields  # type: ignore[attr-defined]
-    tensors = dict[str, Tensor]()
+    tensors: dict[str, Tensor] = {}
     for name, field in zip(names, state, strict=True):
         if isinstance(field, Tensor):
             tensors[prefix + name] = field
@@ -109,7 +109,8 @@ def unroll(
         state: before the first.
         record: names of the tensors of the state that are wanted of every step.
     """
-    outputs, recorded = list[Tensor](), {name: list[Tensor]() for name in record}
+    outputs: list[Tensor] = []
+    recorded: dict[str, list[Tensor]] = {name: [] for name in record}
     for step_inputs in inputs.unbind(0):
         output, state = core(step_inputs, state)
         outputs.append(output)

@@ -22,21 +22,7 @@ def do_here(jobs: Sequence[Job], *_: object) -> None:
 def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "copy.csv"
-    sizes = (
-        "--seeds",
-        0,
-        "--steps",
-        5,
-        "--steps_per_row",
-        2,
-        "--lengths",
-        2,
-        40,
-        "--sequences",
-        3,
-        "--compiled",
-        "False",
-    )
+    sizes = ("--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--lengths", 2, 40, "--sequences", 3, "--compiled", 0)
     given = ("--out", out, *sizes, "--variant", "small", "--override", *SMALL)
     run(copy_task.main, "--presets", "copy_dnc", "copy_gru", *given)
     for agent in ("dnc", "gru"):

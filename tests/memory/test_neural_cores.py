@@ -370,6 +370,10 @@ def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
     expected, expected_after = core(inputs, state)
     assert torch.equal(traced, expected)
     assert type(after) is type(expected_after)
+    several = functools.partial(unroll, core)
+    steps = torch.compile(several, fullgraph=True, backend="eager")(inputs.expand(3, -1, -1), state, ("memory",))
+    assert torch.equal(steps.outputs, several(inputs.expand(3, -1, -1), state).outputs)
+    assert len(steps.recorded["memory"]) == 3
 
 
 def test_what_is_recorded_is_the_state_after_every_step() -> None:
