@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,26 @@ import torch
 import assembly
 from tests import traces
 from tests.traces import AGENTS, PAIRS, world_options
-from training.loop import TrainingLoop
-from training.seeding import EpisodeSeeds
 
 FOLDER = Path(__file__).parent / "golden"
 RECORDS = 110
-MACHINE = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def processor() -> str:
+    """What tells processors apart that round alike: on Linux vendor, family and model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return " ".join(facts.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
+
+
+MACHINE = {
+    "torch": torch.__version__.split("+")[0],
+    "cpu": torch.backends.cpu.get_cpu_capability(),
+    "processor": processor(),
+}
 
 
 def lived(agent: str, world: str, folder: Path) -> list[dict[str, Any]]:
@@ -35,10 +50,9 @@ def lived(agent: str, world: str, folder: Path) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        games = assembly.make_world(config)
-        loop = TrainingLoop(games, assembly.make_agent(config, games), EpisodeSeeds(config.seed))
+        loop, _ = assembly.make_loop(config)
         lines = [traces.line(loop, record) for record in itertools.islice(loop.run(10**6), RECORDS)]
-        games.close()
+        loop.close()
     finally:
         torch.set_num_threads(threads)
     # As they come back from a file.

@@ -29,7 +29,8 @@ def test_a_killed_run_goes_on_bit_for_bit(agent: str, world: str, tmp_path: Path
     assert traces.run_traced([path, "--runs", whole], tmp_path / "whole.jsonl") == 0
     expected = traces.read(tmp_path / "whole.jsonl")
     assert agent == "random" or any(line["metrics"] for line in expected.values())
-    assert sum(len(line["episodes"]) for line in expected.values()) > 0
+    assert world == "copy" or sum(len(line["episodes"]) for line in expected.values()) > 0
+    stride = min(expected)
 
     # Killed twice, between checkpoints: in the middle of the run, and soon after it was resumed.
     assert traces.run_traced([path, "--runs", parts, "--steps", 450], tmp_path / "first.jsonl", 270) == -9
@@ -38,7 +39,7 @@ def test_a_killed_run_goes_on_bit_for_bit(agent: str, world: str, tmp_path: Path
     assert traces.run_traced(["--resume", run, "--steps", 480], tmp_path / "third.jsonl") == 0
     first, second, third = (traces.read(tmp_path / f"{name}.jsonl") for name in ("first", "second", "third"))
     # A kill while a checkpoint is being written costs that checkpoint, and nothing before it.
-    assert min(second) - 3 in (120, 240) and min(third) - 3 in (120, 240, 360)
+    assert min(second) - stride in (120, 240) and min(third) - stride in (120, 240, 360)
     for part in (first, second, third):
         assert part == {step: expected[step] for step in part}
     assert first.keys() | second.keys() | third.keys() == expected.keys()
@@ -53,4 +54,4 @@ def test_a_killed_run_goes_on_bit_for_bit(agent: str, world: str, tmp_path: Path
             state["tally"]["averages"][name].pop("memory/megabytes", None)
     assert traces.digest(left) == traces.digest(right)
     resumes = json.loads((run / "versions.json").read_text())["resumes"]
-    assert [resume["step"] for resume in resumes] == [min(second) - 3, min(third) - 3]
+    assert [resume["step"] for resume in resumes] == [min(second) - stride, min(third) - stride]

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +22,7 @@ import train
 from tests.digits import make_digits
 from training.command_line import guarded
 from training.loop import Record, TrainingLoop
+from training.sequence_loop import SequenceLoop
 
 # Processes are forked from one that has imported everything: they start in milliseconds.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -62,13 +64,28 @@ AGENTS: dict[str, dict[str, Any]] = {
         "capacity": 60,
         "learning_rate": 1e-3,
     },
+    "ntm": {"name": "ntm", "hidden": 8, "slots": 6, "width": 4, "updates_per_halving": 100},
+    "dnc": {
+        "name": "dnc",
+        "hidden": 8,
+        "slots": 6,
+        "width": 4,
+        "forcing": "memory",
+        "kept_memories": 20,
+        "discriminator_batch": 4,
+        "model_from": 0.0,
+    },
 }
 WORLDS: dict[str, dict[str, Any]] = {
     "atari": {"name": "atari", "game": "breakout", "sticky_actions": 0.25, "max_frames_per_episode": 300},
     "grid_world": {"name": "grid_world", "id": "MiniGrid-Dynamic-Obstacles-6x6-v0", "max_steps": 25},
     "mnist": {"name": "mnist", "images_per_episode": 25},
+    "copy": {"name": "copy", "bits": 2, "min_length": 2, "max_length": 2},
 }
-PAIRS = [(agent, world) for agent in AGENTS for world in WORLDS if (agent == "memory_classifier") == (world == "mnist")]
+FOR = {"mnist": ("memory_classifier",), "copy": ("ntm", "dnc")}
+"""Worlds for some agents only, who are for no other."""
+_MANY_SIDED = [agent for agent in AGENTS if not any(agent in agents for agents in FOR.values())]
+PAIRS = [(agent, world) for world in WORLDS for agent in FOR.get(world, _MANY_SIDED)]
 """Every agent with every world that it is for."""
 
 
@@ -108,9 +125,14 @@ def digest(tree: Any) -> str:
     return hasher.hexdigest()
 
 
-def line(loop: TrainingLoop, record: Record) -> dict[str, Any]:
+def stride(loop: TrainingLoop | SequenceLoop) -> int:
+    """Steps from one record to the next."""
+    return loop.world.num_envs if isinstance(loop, TrainingLoop) else 1
+
+
+def line(loop: TrainingLoop | SequenceLoop, record: Record) -> dict[str, Any]:
     """One step: actions, episodes and metrics, and now and then the digest of weights, memory and all else."""
-    count = record.step // loop.world.num_envs
+    count = record.step // stride(loop)
     return {
         "step": record.step,
         "actions": record.actions.tolist(),
@@ -126,21 +148,24 @@ def trained(arguments: list[str], trace: Path, kill_after: int | None) -> None:
 
     What it prints goes to a file beside the trace.
     """
-    advance = TrainingLoop._advance
 
-    def traced(loop: TrainingLoop) -> Record:
-        record = advance(loop)
-        with trace.open("a") as file:
-            file.write(json.dumps(line(loop, record)) + "\n")
-        if kill_after is not None and record.step >= kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return record
+    def traced(advance: Callable[[Any], Record]) -> Callable[[Any], Record]:
+        def traced_advance(loop: Any) -> Record:
+            record = advance(loop)
+            with trace.open("a") as file:
+                file.write(json.dumps(line(loop, record)) + "\n")
+            if kill_after is not None and record.step >= kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return record
+
+        return traced_advance
 
     with (
         trace.with_suffix(".out").open("w") as output,
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
-        mock.patch.object(TrainingLoop, "_advance", traced),
+        mock.patch.object(TrainingLoop, "_advance", traced(TrainingLoop._advance)),
+        mock.patch.object(SequenceLoop, "_advance", traced(SequenceLoop._advance)),
         mock.patch.object(sys, "argv", ["train.py", *arguments]),
     ):
         guarded(train.main)
