@@ -82,12 +82,14 @@ class EvaluationConfig(BaseModel):
 PROTOCOL = {
     "atari": {"no_op_max": "no_op_max", "sticky_actions": "sticky_actions", "max_frames": "max_frames_per_episode"},
     "grid_world": {"max_frames": "max_steps"},
+    "hidden_goal_maze": {"max_frames": "steps_per_episode"},
     "mnist": {"max_frames": "images_per_episode"},
 }
 """Options of the protocol that a world has, and what it calls them."""
 ALWAYS: dict[str, dict[str, Any]] = {
     "atari": {"life_loss_ends_episode": False},
     "grid_world": {},
+    "hidden_goal_maze": {},
     "mnist": {"split": "validation"},
 }
 """What holds in every evaluation, whatever held in training."""

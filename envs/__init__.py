@@ -21,6 +21,7 @@ from envs.copy_task import (
     RepeatCopyConfig,
 )
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
+from envs.hidden_goal_maze import HiddenGoalMazeConfig, hidden_goal_maze_screens, make_hidden_goal_maze
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
 from envs.sequence_task import SequenceTask
 from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
@@ -29,7 +30,7 @@ from envs.world import Screens, World
 
 TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
 WorldConfig = Annotated[
-    AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
+    AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
 ]
 
@@ -44,6 +45,8 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
+    if isinstance(config, HiddenGoalMazeConfig):
+        return make_hidden_goal_maze(config, num_envs)
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
     return make_grid_world(_acted(config), num_envs)
@@ -64,6 +67,8 @@ def screens(config: WorldConfig) -> Screens:
     """Pictures of one environment of a world, for a video: `reset(seed)`, then `step(action)`."""
     if isinstance(config, AtariConfig):
         return atari_screens(config)
+    if isinstance(config, HiddenGoalMazeConfig):
+        return hidden_goal_maze_screens(config)
     if isinstance(config, MNISTConfig):
         return mnist_screens(config)
     return grid_world_screens(_acted(config))
