@@ -22,15 +22,17 @@ from envs.copy_task import (
 )
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
 from envs.hidden_goal_maze import HiddenGoalMazeConfig, hidden_goal_maze_screens, make_hidden_goal_maze
+from envs.memory_chain import MemoryChainConfig, make_memory_chain, memory_chain_screens
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
 from envs.sequence_task import SequenceTask
 from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
+from envs.t_maze import TMazeConfig, make_t_maze, t_maze_screens
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
 TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
 WorldConfig = Annotated[
-    AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | MNISTConfig | TaskConfig,
+    AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | TMazeConfig | MemoryChainConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
 ]
 
@@ -47,6 +49,10 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
         return make_atari(config, num_envs)
     if isinstance(config, HiddenGoalMazeConfig):
         return make_hidden_goal_maze(config, num_envs)
+    if isinstance(config, TMazeConfig):
+        return make_t_maze(config, num_envs)
+    if isinstance(config, MemoryChainConfig):
+        return make_memory_chain(config, num_envs)
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
     return make_grid_world(_acted(config), num_envs)
@@ -69,6 +75,10 @@ def screens(config: WorldConfig) -> Screens:
         return atari_screens(config)
     if isinstance(config, HiddenGoalMazeConfig):
         return hidden_goal_maze_screens(config)
+    if isinstance(config, TMazeConfig):
+        return t_maze_screens(config)
+    if isinstance(config, MemoryChainConfig):
+        return memory_chain_screens(config)
     if isinstance(config, MNISTConfig):
         return mnist_screens(config)
     return grid_world_screens(_acted(config))

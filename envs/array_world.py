@@ -13,12 +13,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.world import Infos, World
+from envs.world import Infos, Screens, World
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 _HALF = np.uint64(32)
+_TILE = 32
 
 
 class ArrayWorld(World):
@@ -78,3 +79,17 @@ def split_mix(seeds: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     bits = (bits ^ (bits >> _SHIFTS[0])) * _MULTIPLIERS[0]
     bits = (bits ^ (bits >> _SHIFTS[1])) * _MULTIPLIERS[1]
     return bits ^ (bits >> _SHIFTS[2])
+
+
+def observation_screens(world: World) -> Screens:
+    """Pictures of what is observed, in grey, uint8 `[height, width, 3]`: a square for each number in the only channel.
+
+    Of a world with one environment.
+    """
+    high = int(world.single_observation_space.high.max())
+
+    def picture(observation: np.ndarray) -> np.ndarray:
+        grey = (255 // high * observation[0]).repeat(_TILE, axis=0).repeat(_TILE, axis=1)
+        return grey[:, :, None].repeat(3, axis=2)
+
+    return Screens(world, picture)
