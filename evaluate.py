@@ -62,7 +62,7 @@ class EvaluationConfig(BaseModel):
     sticky_actions: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Atari: probability, at every frame, that the emulator repeats the action before."""
     max_frames: int | None = Field(default=None, ge=1)
-    """Frames after which a game is truncated; in a Grid World a step is a frame."""
+    """Frames after which a game is truncated; outside Atari a step is a frame."""
     seed: int = Field(default=0, ge=0)
     """Draws the games, from a stream apart from training; more games include those of fewer."""
     num_envs: int = Field(default=10, ge=1)
