@@ -74,7 +74,9 @@ class GridWorldConfig(pydantic.BaseModel):
     @classmethod
     def _odd(cls, size: int | None) -> int | None:
         if size is not None and size % 2 == 0:
-            raise ValueError(f"the agent stands in the middle of its view: odd, such as {size - 1} or {size + 1}")
+            raise ValueError(
+                f"the agent stands in the middle of its view: odd, such as {size - 1} or {size + 1}, not {size}"
+            )
         return size
 
     @pydantic.model_validator(mode="after")

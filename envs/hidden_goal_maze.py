@@ -44,7 +44,9 @@ class HiddenGoalMazeConfig(pydantic.BaseModel):
     @classmethod
     def _odd(cls, size: int) -> int:
         if size % 2 == 0:
-            raise ValueError(f"a maze with a cell in its centre has an odd size, such as {size - 1} or {size + 1}")
+            raise ValueError(
+                f"a maze with a cell in its centre has an odd size, such as {size - 1} or {size + 1}, not {size}"
+            )
         return size
 
     @pydantic.model_validator(mode="after")

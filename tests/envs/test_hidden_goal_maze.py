@@ -213,13 +213,14 @@ def test_equal_observations_have_equal_hashes() -> None:
     assert infos["state_hash"].dtype == np.uint64 and len(set(hashes.values())) == len(hashes) > 10
 
 
-@pytest.mark.parametrize("num_envs", [4, 3])
-def test_processes_tell_of_episodes_as_one_does(num_envs: int) -> None:
+def test_processes_tell_of_episodes_as_one_does() -> None:
+    # Of three environments one process has two.
+    num_envs = 3
     config = HiddenGoalMazeConfig(size=5, steps_per_episode=60)
     alone, spread = (envs.make(config, num_envs, workers=count) for count in (0, 2))
     told = []
     for world in (alone, spread):
-        world.reset(seed=[1, 2, 3, 4][:num_envs])
+        world.reset(seed=[1, 2, 3])
         actions = np.random.default_rng(0).integers(0, 4, (60, num_envs))
         for time in range(60):
             *_, truncations, infos = world.step(actions[time])
@@ -263,7 +264,7 @@ def test_what_a_world_says_of_itself() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"size": 10}, "has an odd size, such as 9 or 11"),
+        ({"size": 10}, "has an odd size, such as 9 or 11, not 10"),
         ({"size": 3}, "greater than or equal to 5"),
         ({"size": 33}, "less than or equal to 31"),
         ({"steps_per_episode": 10}, "steps_per_episode should be 11 or more"),
