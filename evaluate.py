@@ -62,7 +62,7 @@ class EvaluationConfig(BaseModel):
     sticky_actions: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Atari: probability, at every frame, that the emulator repeats the action before."""
     max_frames: int | None = Field(default=None, ge=1)
-    """Frames after which a game is truncated; in a Grid World a step is a frame."""
+    """Frames after which a game is truncated; outside Atari a step is a frame."""
     seed: int = Field(default=0, ge=0)
     """Draws the games, from a stream apart from training; more games include those of fewer."""
     num_envs: int = Field(default=10, ge=1)
@@ -82,12 +82,18 @@ class EvaluationConfig(BaseModel):
 PROTOCOL = {
     "atari": {"no_op_max": "no_op_max", "sticky_actions": "sticky_actions", "max_frames": "max_frames_per_episode"},
     "grid_world": {"max_frames": "max_steps"},
+    "hidden_goal_maze": {"max_frames": "steps_per_episode"},
+    "t_maze": {},
+    "memory_chain": {},
     "mnist": {"max_frames": "images_per_episode"},
 }
 """Options of the protocol that a world has, and what it calls them."""
 ALWAYS: dict[str, dict[str, Any]] = {
     "atari": {"life_loss_ends_episode": False},
     "grid_world": {},
+    "hidden_goal_maze": {},
+    "t_maze": {},
+    "memory_chain": {},
     "mnist": {"split": "validation"},
 }
 """What holds in every evaluation, whatever held in training."""
@@ -116,7 +122,8 @@ def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
     names = PROTOCOL[env.name]
     for option in PROTOCOL["atari"].keys() - names:
         if getattr(options, option) is not None:
-            raise UsageError(f"--{option}: only Atari games have it, and {env.title} is none; leave it out")
+            why = "its episodes have a length of their own" if option == "max_frames" else "only Atari games have it"
+            raise UsageError(f"--{option}: there is no such option for {env.title}, {why}; leave it out")
     changes = {name: getattr(options, option) for option, name in names.items()} | ALWAYS[env.name]
     return check(type(env), {**env.model_dump(), **changes}, env.title)
 

@@ -21,15 +21,18 @@ from envs.copy_task import (
     RepeatCopyConfig,
 )
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
+from envs.hidden_goal_maze import HiddenGoalMazeConfig, hidden_goal_maze_screens, make_hidden_goal_maze
+from envs.memory_chain import MemoryChainConfig, make_memory_chain, memory_chain_screens
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
 from envs.sequence_task import SequenceTask
 from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
+from envs.t_maze import TMazeConfig, make_t_maze, t_maze_screens
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
 TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
 WorldConfig = Annotated[
-    AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
+    AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | TMazeConfig | MemoryChainConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
 ]
 
@@ -44,6 +47,12 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
     if isinstance(config, AtariConfig):
         return make_atari(config, num_envs)
+    if isinstance(config, HiddenGoalMazeConfig):
+        return make_hidden_goal_maze(config, num_envs)
+    if isinstance(config, TMazeConfig):
+        return make_t_maze(config, num_envs)
+    if isinstance(config, MemoryChainConfig):
+        return make_memory_chain(config, num_envs)
     if isinstance(config, MNISTConfig):
         return make_mnist(config, num_envs)
     return make_grid_world(_acted(config), num_envs)
@@ -64,6 +73,12 @@ def screens(config: WorldConfig) -> Screens:
     """Pictures of one environment of a world, for a video: `reset(seed)`, then `step(action)`."""
     if isinstance(config, AtariConfig):
         return atari_screens(config)
+    if isinstance(config, HiddenGoalMazeConfig):
+        return hidden_goal_maze_screens(config)
+    if isinstance(config, TMazeConfig):
+        return t_maze_screens(config)
+    if isinstance(config, MemoryChainConfig):
+        return memory_chain_screens(config)
     if isinstance(config, MNISTConfig):
         return mnist_screens(config)
     return grid_world_screens(_acted(config))

@@ -1,14 +1,13 @@
 """Grid worlds: MiniGrid and BabyAI, small enough that every state can be told apart.
 
 The environments are MiniGrid's own, stepped one after the other. Only the partial view that MiniGrid makes at every
-step is switched off, and the view that was asked for made instead: it is nine tenths of MiniGrid's time.
+step is switched off, and the view that was asked for made instead (`grid_view`): it is nine tenths of MiniGrid's time.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import gymnasium
 import numpy as np
@@ -18,9 +17,9 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
+from envs.grid_view import Cells, partial_symbols
 from envs.world import Infos, Screens, World, hash_each, misspelt
 
-_EMPTY = (OBJECT_TO_IDX["empty"], 0, 0)
 _DIRECTIONS = 4
 # One plane for each object, each colour, and each state: a door's three, or the agent's four directions.
 _PLANES = tuple(
@@ -44,12 +43,16 @@ class GridWorldConfig(pydantic.BaseModel):
     """A cell's object, colour and state as three numbers, as 21 planes of 0 and 1, or as a picture."""
     view: Literal["partial", "full"] = "partial"
     """What the agent sees in front of it, turned so that it looks up; or all of the grid, and itself in it."""
+    view_size: int | None = pydantic.Field(default=None, ge=3)
+    """Cells along a side of the partial view, odd; 3 in worlds that are to need memory. Empty: the environment's, 7."""
     tile_size: int = pydantic.Field(default=8, ge=4)
     """Pixels along a cell's side, for pixels."""
     state_hash: Literal["state", "observation"] = "state"
     """What counts as the same state: the environment's own (tells apart what looks alike), or what the agent sees."""
     layouts: int = pydantic.Field(default=0, ge=0)
     """Layouts that episodes are drawn from (in a small world two can be alike); 1: always the same, 0: no limit."""
+    actions: int | None = pydantic.Field(default=None, ge=2)
+    """Offer the first of its actions only; 3: left, right and forward. Empty: all that the environment has."""
     max_steps: int | None = pydantic.Field(default=None, ge=1)
     """Steps after which an episode is truncated (the reward for success falls with them); empty: the environment's."""
 
@@ -67,9 +70,28 @@ class GridWorldConfig(pydantic.BaseModel):
             raise ValueError(misspelt("grid world", name, known))
         return name
 
+    @pydantic.field_validator("view_size")
+    @classmethod
+    def _odd(cls, size: int | None) -> int | None:
+        if size is not None and size % 2 == 0:
+            raise ValueError(
+                f"the agent stands in the middle of its view: odd, such as {size - 1} or {size + 1}, not {size}"
+            )
+        return size
+
+    @pydantic.model_validator(mode="after")
+    def _seen(self) -> Self:
+        if self.view_size is not None and self.view == "full":
+            raise ValueError("view_size is of the partial view: leave it out where view is full")
+        return self
+
 
 def make_grid_world(config: GridWorldConfig, num_envs: int) -> GridWorldVectorEnv:
-    """Build `num_envs` environments of this kind."""
+    """Build `num_envs` environments of this kind.
+
+    Raises:
+        ValueError: if more actions are asked for than it has.
+    """
     return GridWorldVectorEnv(config, num_envs)
 
 
@@ -80,7 +102,7 @@ def grid_world_screens(config: GridWorldConfig) -> Screens:
 
 
 class GridWorldVectorEnv(World):
-    """Grid worlds; height and width are the grid's in the full view, 7 x 7 in most partial ones.
+    """Grid worlds; height and width are the grid's in the full view, `view_size` in the partial one.
 
     Observations are uint8 `[num_envs, channels, height, width]`, rows from top to bottom:
 
@@ -89,7 +111,7 @@ class GridWorldVectorEnv(World):
       position nor its direction is seen, but what it carries lies in its cell; in the full view that is not seen.
     - one_hot: the same as 11 + 6 + 4 planes.
     - pixels: MiniGrid's picture, red, green, blue; `tile_size` pixels a cell. In the full view the cells that the
-      agent sees are lit. On an 8 x 8 grid 15 times as slow as symbols in the full view, twice in the partial one.
+      agent sees are lit. On an 8 x 8 grid 60 times as slow as symbols in the full view, 12 times in the partial one.
 
     Infos: `state_hash` uint64 `[num_envs]`, by the option of that name. The hash of the state covers every cell, what
     is hidden in a box, the agent's position, direction and load, and the mission. It leaves out the count of steps
@@ -106,15 +128,20 @@ class GridWorldVectorEnv(World):
         ]
         for env in self._envs:
             env.gen_obs = _see_nothing  # type: ignore[method-assign]
+            env.agent_view_size = config.view_size or env.agent_view_size
+        self._cells = [Cells(env) for env in self._envs]
         self._look, high = _eye(config)
         self._hashes_state = config.state_hash == "state"
         self._layouts = config.layouts
         self._max_steps = config.max_steps
         self._envs[0].reset(seed=0)
-        shape = self._look(self._envs[0]).shape
+        shape = self._look(self._cells[0]).shape
         space = gymnasium.spaces.Box(0, high, shape, dtype=np.uint8)
         num_actions = int(cast(gymnasium.spaces.Discrete, self._envs[0].action_space).n)
-        super().__init__(num_envs, space, [action.name for action in self._envs[0].actions][:num_actions])
+        if config.actions is not None and config.actions > num_actions:
+            raise ValueError(f"{config.id} has {num_actions} actions: actions cannot be {config.actions}")
+        names = [action.name for action in self._envs[0].actions][: config.actions or num_actions]
+        super().__init__(num_envs, space, names)
         self._observations = np.zeros((num_envs, *shape), dtype=np.uint8)
 
     def _begin(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:
@@ -129,7 +156,7 @@ class GridWorldVectorEnv(World):
             if self._max_steps is not None:
                 # After the reset: BabyAI sets a limit of its own there.
                 env.max_steps = self._max_steps
-            self._observations[index] = self._look(env)
+            self._observations[index] = self._look(self._cells[index])
         return self._observations, self._infos()
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
@@ -139,12 +166,12 @@ class GridWorldVectorEnv(World):
         for index, (env, action) in enumerate(zip(self._envs, actions.tolist(), strict=True)):
             _, rewards[index], terminated, truncated, _ = env.step(action)
             terminations[index], truncations[index] = terminated, truncated and not terminated
-            self._observations[index] = self._look(env)
+            self._observations[index] = self._look(self._cells[index])
         return self._observations, rewards, terminations, truncations, self._infos()
 
     def _infos(self) -> Infos:
         if self._hashes_state:
-            hashes = [xxhash.xxh3_64_intdigest(_state(env)) for env in self._envs]
+            hashes = [xxhash.xxh3_64_intdigest(_state(cells)) for cells in self._cells]
             return {"state_hash": np.array(hashes, dtype=np.uint64)}
         return {"state_hash": hash_each(self._observations)}
 
@@ -153,43 +180,36 @@ def _see_nothing() -> dict[str, Any]:
     return {}
 
 
-def _eye(config: GridWorldConfig) -> tuple[Callable[[MiniGridEnv], np.ndarray], int]:
-    """How to see: a function from an environment to an observation, and the largest value in one."""
+def _eye(config: GridWorldConfig) -> tuple[Callable[[Cells], np.ndarray], int]:
+    """How to see: a function from an environment's cells to an observation, and the largest value in one."""
     partial = config.view == "partial"
-    symbols = _partial_symbols if partial else _full_symbols
+    symbols = (lambda cells: partial_symbols(cells.env)) if partial else _full_symbols
     if config.observation == "symbolic":
         return symbols, max(OBJECT_TO_IDX.values())
     if config.observation == "one_hot":
-        return lambda env: _one_hot(symbols(env)), 1
-    return lambda env: env.get_frame(tile_size=config.tile_size, agent_pov=partial).transpose(2, 0, 1), 255
+        return lambda cells: _one_hot(symbols(cells)), 1
+    return lambda cells: cells.env.get_frame(tile_size=config.tile_size, agent_pov=partial).transpose(2, 0, 1), 255
 
 
-def _cells(env: MiniGridEnv) -> bytes:
-    """Object, colour and state of each cell, row by row. MiniGrid's `Grid.encode`, in a fifth of the time."""
-    return bytes(itertools.chain.from_iterable(_EMPTY if cell is None else cell.encode() for cell in env.grid.grid))
-
-
-def _full_symbols(env: MiniGridEnv) -> np.ndarray:
-    symbols = np.frombuffer(_cells(env), dtype=np.uint8).reshape(env.height, env.width, 3).transpose(2, 0, 1).copy()
+def _full_symbols(cells: Cells) -> np.ndarray:
+    env = cells.env
+    symbols = np.frombuffer(cells.encode(), dtype=np.uint8).reshape(env.height, env.width, 3).transpose(2, 0, 1).copy()
     column, row = env.agent_pos
     symbols[:, row, column] = OBJECT_TO_IDX["agent"], COLOR_TO_IDX["red"], env.agent_dir
     return symbols
-
-
-def _partial_symbols(env: MiniGridEnv) -> np.ndarray:
-    grid, visible = env.gen_obs_grid()
-    return grid.encode(visible).transpose(2, 1, 0)
 
 
 def _one_hot(symbols: np.ndarray) -> np.ndarray:
     return np.concatenate([channel == values for channel, values in zip(symbols, _PLANES, strict=True)])
 
 
-def _state(env: MiniGridEnv) -> bytes:
+def _state(cells: Cells) -> bytes:
     """All that a state hash covers. MiniGrid's own `hash` leaves out the load, what boxes hold, and the mission."""
+    env = cells.env
+    encoded = cells.encode()
     pose = bytes((*env.agent_pos, env.agent_dir))
-    hidden = [_contents(cell.contains) for cell in env.grid.grid if cell is not None and cell.type == "box"]
-    return b"".join((_cells(env), pose, _contents(env.carrying), *hidden, env.mission.encode()))
+    hidden = [_contents(box.contains) for box in cells.boxes]
+    return b"".join((encoded, pose, _contents(env.carrying), *hidden, env.mission.encode()))
 
 
 def _contents(item: WorldObj | None) -> bytes:

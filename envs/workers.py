@@ -38,7 +38,7 @@ class WorkerWorld(World):
 
     The episodes of a process that was lost are truncated in the step that lost it, or in the next one if it was lost
     while others of its episodes began, with their last observations and no reward; the process is started again.
-    Infos then hold `metrics`: `charts/env_restarts`, how often that was.
+    The `metrics` in infos then tell of it too: `charts/env_restarts`, how often that was.
 
     Args:
         make: builds the world of one process from its number of environments; sent to the processes by pickle.
@@ -86,6 +86,7 @@ class WorkerWorld(World):
             if self._cut_off[share].any():
                 replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
         observations, infos = self._joined(replies)
+        self._tell(infos, {})
         if "life_lost" in infos:
             infos["life_lost"] = np.zeros(self.num_envs, dtype=bool)
         return observations, infos
@@ -96,14 +97,17 @@ class WorkerWorld(World):
             if replies[index] is None:
                 self._cut_off[share] = True
                 count = share.stop - share.start
-                replies[index] = (self._observations[share], *np.zeros((3, count)), self._infos_of(share))
+                replies[index] = (self._observations[share], *np.zeros((3, count)), {}, self._infos_of(share))
             elif self._cut_off[share].any():
                 replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
         rewards, terminations, truncations = (np.concatenate([reply[n] for reply in replies]) for n in (1, 2, 3))
         observations, infos = self._joined(replies)
         rewards = np.where(self._cut_off, 0.0, rewards)
         terminations = terminations.astype(bool) & ~self._cut_off
-        truncations = truncations.astype(bool) | self._cut_off
+        truncations = truncations.astype(bool) & ~self._cut_off
+        episodes = [int((terminations | truncations)[share].sum()) for share in self._slices]
+        self._tell(infos, _means([reply[4] for reply in replies], episodes))
+        truncations |= self._cut_off
         if "life_lost" in infos:
             infos["life_lost"] = infos["life_lost"] & ~self._cut_off
         self._cut_off[:] = False
@@ -129,10 +133,14 @@ class WorkerWorld(World):
         """Observations and infos of all replies."""
         self._observations = np.concatenate([reply[0] for reply in replies])
         self._last_infos = {name: np.concatenate([reply[-1][name] for reply in replies]) for name in replies[0][-1]}
-        joined: dict[str, Any] = dict(self._last_infos)
+        return self._observations, dict(self._last_infos)
+
+    def _tell(self, infos: Infos, metrics: dict[str, float]) -> None:
+        """Add metrics to infos, where there are any."""
         if self._restarts:
-            joined["metrics"] = {"charts/env_restarts": float(self._restarts)}
-        return self._observations, joined
+            metrics = {**metrics, "charts/env_restarts": float(self._restarts)}
+        if metrics:
+            infos["metrics"] = metrics
 
     def _ask_all(self, questions: list[tuple[Any, ...]], indices: list[int] | None = None) -> list[Any]:
         """Ask processes at the same time; None for each that was lost, and was started again."""
@@ -152,6 +160,13 @@ class WorkerWorld(World):
                 worker.start()
                 replies.append(None)
         return replies
+
+
+def _means(metrics: list[dict[str, float]], episodes: list[int]) -> dict[str, float]:
+    """Means over all episodes that ended, from those of each process over so many of its own."""
+    told = [(means, count) for means, count in zip(metrics, episodes, strict=True) if means and count]
+    total = sum(count for _, count in told)
+    return {tag: sum(means[tag] * count for means, count in told) / total for means, _ in told[:1] for tag in means}
 
 
 class _Worker:
@@ -269,7 +284,9 @@ class _Server:
         self._last = self._world.reset(seed=seeds, options={"reset_mask": mask})
         return self._last
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
+        """What the world answers, the metrics apart from the infos."""
         observations, rewards, terminations, truncations, infos = self._world.step(actions)
+        metrics = infos.pop("metrics", {})
         self._last = observations, infos
-        return observations, rewards, terminations, truncations, infos
+        return observations, rewards, terminations, truncations, metrics, infos

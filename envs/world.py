@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-Infos = dict[str, np.ndarray]
+Infos = dict[str, Any]
 
 
 class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
@@ -85,7 +85,8 @@ class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
 
         Returns:
             Observations `[num_envs, ...]` (where an episode ended, its last), rewards float64, terminations and
-            truncations bool, and infos, each `[num_envs]`.
+            truncations bool, and infos, each `[num_envs]`; only `metrics`, where a world has some to tell, are numbers
+            by their tag, means over the episodes that ended with this step.
 
         Raises:
             RuntimeError: if an environment's episode has ended and was not reset.

@@ -129,6 +129,40 @@ def test_grid_world_video(grid_run, tmp_path):
     assert pictures[0].shape == (256, 256, 3)
 
 
+@pytest.mark.parametrize(
+    ("world", "length", "size"),
+    [
+        ({"name": "hidden_goal_maze", "size": 5, "steps_per_episode": 20}, 20, (160, 160)),
+        ({"name": "t_maze", "length": 5}, 6, (32, 96)),
+        ({"name": "memory_chain", "length": 7, "bits": 2}, 7, (128, 64)),
+    ],
+    ids=lambda case: case["name"] if isinstance(case, dict) else "",
+)
+def test_worlds_that_need_memory_are_trained_in_evaluated_recorded_and_filmed(world, length, size, tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(yaml.safe_dump({"env": world, "agent": {"name": "mfec"}, "num_envs": 3, "steps": 150}))
+    recorded = ["--steps_per_recording", 30, "--recording_percent", 100]
+    run(train.main, preset, "--threads", 1, *recorded, "--runs", tmp_path / "runs")
+    path = only_run(tmp_path / "runs")
+    run(train.main, "--resume", path, "--steps", 300)
+    result = evaluation_of(path, "--games", 4, "--record", 1, "--video", tmp_path / "game.mp4")
+    assert result["lengths"] == [length] * 4
+    pictures = [np.asarray(picture) for picture in get_reader(tmp_path / "game.mp4")]
+    assert len(pictures) == length + 1 and pictures[0].shape == (*size, 3)
+    recording = Recording(path / "recalls")
+    assert {name.split("-")[0] for name in recording.names()} == {"training", "evaluation"}
+    row = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert ("charts/oracle_share" in row) == (world["name"] == "hidden_goal_maze")
+
+
+def test_a_world_whose_episodes_have_a_length_of_their_own_takes_no_other(tmp_path, capsys):
+    run(train.main, CONFIGS / "grid_world_random.yaml", "--steps", 4, "--runs", tmp_path)
+    path = only_run(tmp_path)
+    (path / "config.yaml").write_text(yaml.safe_dump({"env": {"name": "t_maze"}, "agent": {"name": "random"}}))
+    error = complaint(evaluate.main, capsys, path, "--max_frames", 9)
+    assert "--max_frames: there is no such option for TMaze-50, its episodes have a length of their own" in error
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(copied, capsys):
     (copied / "checkpoints" / "step_000000400" / "tree.json").write_text("{}")
     assert evaluation_of(copied, "--games", 1)["checkpoint_step"] == 200
@@ -194,8 +228,8 @@ def test_a_checkpoint_that_does_not_fit_the_options_is_refused(room, changes, co
         (["--games", 0], "--games: should be greater than or equal to 1 (got 0)"),
         (["--epsilon", 1.5], "--epsilon: should be less than or equal to 1 (got 1.5)"),
         (["--max_frames", 0], "--max_frames: should be greater than or equal to 1 (got 0)"),
-        (["--sticky_actions", 0.25], "--sticky_actions: only Atari games have it, and MiniGrid-Empty-8x8-v0 is none"),
-        (["--no_op_max", 3], "--no_op_max: only Atari games have it"),
+        (["--sticky_actions", 0.25], "no such option for MiniGrid-Empty-8x8-v0, only Atari games have it; leave it"),
+        (["--no_op_max", 3], "--no_op_max: there is no such option"),
         (["--no_op_max", "few"], "--no_op_max: should be INT or None (got 'few')"),
         (["--game", 3], "unrecognized option --game; did you mean --games?"),
         (["--video", "game.gif"], "--video: should be a file whose name ends in .mp4 (got 'game.gif')"),

@@ -244,3 +244,24 @@ def test_a_misspelt_name_is_answered_with_the_nearest(wrong: str, right: str) ->
         GridWorldConfig(id=wrong)
     message = caught.value.errors()[0]["msg"]
     assert repr(wrong) in message and right in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"view_size": 4}, "odd, such as 3 or 5, not 4"),
+        ({"view_size": 1}, "greater than or equal to 3"),
+        ({"view_size": 3, "view": "full"}, "view_size is of the partial view"),
+        ({"actions": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_bad_options_are_refused_in_a_line(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        GridWorldConfig.model_validate(options)
+    (error,) = caught.value.errors()
+    assert complaint in error["msg"] and "\n" not in error["msg"]
+
+
+def test_more_actions_than_there_are_cannot_be_offered() -> None:
+    with pytest.raises(ValueError, match=f"^{OBSTACLES} has 3 actions: actions cannot be 4$"):
+        make(GridWorldConfig(id=OBSTACLES, actions=4), 1)
