@@ -50,6 +50,7 @@ AXES = {
     "steps": ("Agent steps (thousands)", 1 / 1000),
     "frames": ("Frames (thousands)", 4 / 1000),
     "updates": ("Updates of 32 images", 1 / 32),
+    "sequence updates": ("Updates (thousands)", 1 / 1000),
     "seconds": ("Seconds of learning", 1.0),
 }
 """What an axis is called, and how much of it an agent step is."""

@@ -12,7 +12,7 @@ class Figure:
 
     metric: str
     label: str
-    axis: Literal["steps", "frames", "updates", "seconds"] = "steps"
+    axis: Literal["steps", "frames", "updates", "sequence updates", "seconds"] = "steps"
     """What its curves go along."""
     suffix: str = ""
 
@@ -67,6 +67,35 @@ REPORTS = {
     "memory_bytes": Report(
         ("observation_bytes", "return", "megabytes"),
         (Figure("observation_bytes", "Bytes of an observation", axis="frames"),),
+    ),
+    "hidden_goal_maze": Report(
+        ("oracle_share", "hits", "eval_return", "steps_per_second"),
+        (Figure("oracle_share", "Share of the oracle's hits"),),
+    ),
+    "minigrid_memory": Report(
+        ("return", "eval_return", "steps_per_second"), (Figure("return", "Return of training episodes"),)
+    ),
+    "copy": Report(
+        (
+            *("wrong_bits_per_sequence", "wrong_bits_length_20", "wrong_bits_length_40", "wrong_bits_length_100"),
+            "updates_per_second",
+        ),
+        (Figure("wrong_bits_per_sequence", "Wrong bits of a sequence", axis="sequence updates"),),
+    ),
+    "forcing_copy": Report(
+        ("correct_predictions", "wrong_bits_per_sequence", "updates_per_second"),
+        (Figure("correct_predictions", "Correct predictions so far", axis="sequence updates"),),
+    ),
+    "sequential_mnist": Report(
+        ("test_nll_nats", "test_bits_per_dimension", "updates_per_second"),
+        (Figure("nats_per_sequence", "Nats of a training image", axis="sequence updates"),),
+    ),
+    "neural_memory_speed": Report(
+        ("milliseconds_per_step", "peak_megabytes", "speedup_over_pypi_dnc"), by_machine=True
+    ),
+    "dictionary": Report(
+        tuple(f"{what}_{pairs}" for what in ("right_bits_pairs", "whole_pairs") for pairs in (4, 8, 16)),
+        (Figure("nats_per_sequence", "Nats of a sequence", axis="sequence updates"),),
     ),
     "throughput": Report(
         (

@@ -42,6 +42,8 @@ from training.tally import RECENT_EPISODES, Averages
 
 EVALUATION_EPSILON = 0.001
 CURVES = {
+    "charts/hits": "hits",
+    "charts/oracle_share": "oracle_share",
     **{f"memory/{name}": name for name in ("exact_hit_rate", "known_state_rate", "megabytes", "observation_bytes")},
     **{f"staleness/{name}": name for name in ("neighbour_recall", "kernel_shift", "value_shift")},
     **{
