@@ -12,7 +12,7 @@ States of true inputs are detached: they are what is aimed at.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.agent import Metrics
 from agents.optimisers import load_optimiser
-from memory.neural import named_tensors
+from memory.neural import RecurrentCore, named_tensors
+
+if TYPE_CHECKING:
+    from agents.sequence_model import SequenceModelConfig
 
 HIDDEN, MEMORY = "hidden", "memory"
 _ACCURACY_DECAY = 0.9
@@ -283,3 +286,32 @@ def behaviour(states: States, part: str) -> Tensor:
     """A part of the state over time, `[time, batch, features]`: `memory`, or `hidden` of a core or its controller."""
     name = part if part in states[0] else f"controller.{part}"
     return torch.stack([state[name].flatten(1) for state in states])
+
+
+def make_forcing(
+    config: SequenceModelConfig, core: RecurrentCore[Any], device: torch.device | str, generative: bool
+) -> Forcing:
+    """Build what a model is to learn from beside the likelihood.
+
+    Raises:
+        ValueError: where the core or the task is not for it.
+    """
+    if config.forcing == "teacher":
+        return TeacherForcing()
+    state = {name.rpartition(".")[2]: tensor for name, tensor in named_tensors(core.initial_state(1)).items()}
+    if config.forcing == "memory" and MEMORY not in state:
+        raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
+    if config.forcing == "professor" and not generative:
+        raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
+
+    def adversary(part: str) -> Adversary:
+        discriminator = Discriminator(state[part].numel()).to(device)
+        rate, betas = config.discriminator_learning_rate, (config.beta1, config.beta2)
+        optimiser = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas, fused=True)
+        gates = {"model_from": config.model_from, "discriminator_until": config.discriminator_until}
+        return Adversary(discriminator, optimiser, **gates)
+
+    if generative:
+        parts = (HIDDEN, MEMORY) if config.forcing == "memory" else (HIDDEN,)
+        return FreeRunning({part: adversary(part) for part in parts})
+    return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories)

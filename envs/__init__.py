@@ -12,6 +12,7 @@ import numpy as np
 import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
+from envs.babi import BabiConfig, make_babi
 from envs.copy_task import (
     AssociativeRecall,
     AssociativeRecallConfig,
@@ -27,7 +28,7 @@ from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
+TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig | BabiConfig
 WorldConfig = Annotated[
     AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
@@ -50,13 +51,19 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
 
 
 def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
-    """Build a sequence task that draws from a generator."""
+    """Build a sequence task that draws from a generator.
+
+    Raises:
+        ValueError: if its data cannot be had.
+    """
     if isinstance(config, CopyConfig):
         return Copy(config, rng)
     if isinstance(config, RepeatCopyConfig):
         return RepeatCopy(config, rng)
     if isinstance(config, AssociativeRecallConfig):
         return AssociativeRecall(config, rng)
+    if isinstance(config, BabiConfig):
+        return make_babi(config, rng)
     return make_sequential_mnist(config, rng)
 
 
