@@ -156,7 +156,9 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
         raise UsageError(str(error)) from error
     torch.manual_seed(config.seed)
     try:
-        model = make_sequence_model(config.agent, task.input_size, task.target_size, config.device, task.generative)
+        model = make_sequence_model(
+            config.agent, task.input_size, task.target_size, config.device, task.generative, task.categorical
+        )
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error
     return SequenceLoop(task, model, config.num_envs, partial(sequence_pictures, model))

@@ -173,9 +173,13 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
     except OSError as error:
         warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
     if isinstance(config.env, TaskConfig):
+        if "error_percent" in result:
+            mistakes = f"{result['error_percent']:.4g} % of answers wrong"
+        else:
+            mistakes = f"{result['wrong_bits_per_sequence']:,.4g} wrong bits"
         summary = (
-            f"{result['wrong_bits_per_sequence']:,.4g} wrong bits and {result['nats_per_sequence']:,.4g} nats a "
-            f"sequence in the last {result['updates_averaged']} of {result['steps']:,} updates"
+            f"{mistakes} and {result['nats_per_sequence']:,.4g} nats a sequence in the last "
+            f"{result['updates_averaged']} of {result['steps']:,} updates"
         )
     else:
         recent = result["return_last_episodes"]

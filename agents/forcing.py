@@ -20,6 +20,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.agent import Metrics
 from agents.optimisers import load_optimiser
+from agents.sequence_model_config import SequenceModelConfig
+from memory.neural import RecurrentCore, named_tensors
 
 HIDDEN, MEMORY = "hidden", "memory"
 _ACCURACY_DECAY = 0.9
@@ -274,3 +276,33 @@ class RightMemories:
         self.adversary.load_state_dict(state["adversary"])
         self._right.load_state_dict(state["right"])
         self._wrong.load_state_dict(state["wrong"])
+
+
+def make_forcing(
+    config: SequenceModelConfig, core: RecurrentCore[Any], device: torch.device | str, generative: bool
+) -> Forcing:
+    """Build what a model is to learn from beside the likelihood.
+
+    Raises:
+        ValueError: where the core or the task is not for it.
+    """
+    if config.forcing == "teacher":
+        return TeacherForcing()
+    state = named_tensors(core.initial_state(1))
+    if config.forcing == "memory" and MEMORY not in state:
+        raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
+    if config.forcing == "professor" and not generative:
+        raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
+
+    def adversary(name: str) -> Adversary:
+        discriminator = Discriminator(state[name].numel()).to(device)
+        rate, betas = config.discriminator_learning_rate, (config.beta1, config.beta2)
+        optimiser = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas, fused=True)
+        gates = {"model_from": config.model_from, "discriminator_until": config.discriminator_until}
+        return Adversary(discriminator, optimiser, **gates)
+
+    if generative:
+        (hidden,) = (name for name in state if name.rpartition(".")[2] == HIDDEN)
+        names = (hidden, MEMORY) if config.forcing == "memory" else (hidden,)
+        return FreeRunning({name: adversary(name) for name in names})
+    return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories)

@@ -1,4 +1,4 @@
-"""A model of sequences over any recurrent core: bits in, the chance of each bit to be predicted out.
+"""A model of sequences over any recurrent core: bits in, the chance of each bit to be predicted out; or words.
 
 It is trained by maximum likelihood on batches of whole sequences, each step seeing the true inputs (teacher forcing),
 and beside it by what `forcing` holds.
@@ -12,23 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import one_hot
 
 from agents.agent import Metrics
 from agents.cores import make_core
 from agents.finite import check_finite
-from agents.forcing import (
-    HIDDEN,
-    MEMORY,
-    Adversary,
-    Discriminator,
-    Forcing,
-    FreeRunning,
-    RightMemories,
-    TeacherForcing,
-)
+from agents.forcing import Forcing, TeacherForcing, make_forcing
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
+from agents.sequence_scores import correct_sequences, mean_loss, score_metrics, sequence_scores
 from memory.neural import CompiledCore, RecurrentCore, named_tensors, unroll
 
 
@@ -36,17 +28,19 @@ class SequenceModel:
     """A core, a linear readout of its outputs, and what trains both.
 
     Sequences are time first: inputs `[time, batch, input_size]`, targets of 0 and 1 `[time, batch, target_size]`, and
-    a mask bool `[time, batch]` of the steps that count.
+    a mask bool `[time, batch]` of the steps that count. In a task of words, inputs and targets are their numbers, int64
+    `[time, batch]`.
 
     Args:
         core: what is stepped.
-        readout: from the core's outputs to a logit for each bit.
-        optimiser: of the parameters of both.
+        readout: from the core's outputs to a logit for each bit or word.
+        optimiser: of the parameters of all.
         gradient_norm: the longest gradient that is followed.
         updates_per_halving: updates in which the optimiser's rate halves; 0: it stays.
         compiled: steps of the core that torch compiles into one call; 0: it is not compiled.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
+        embedding: from the numbers of words to inputs of the core; by default these are one-hot.
     """
 
     def __init__(
@@ -60,8 +54,10 @@ class SequenceModel:
         compiled: int = 0,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
+        embedding: nn.Embedding | None = None,
     ) -> None:
         self.core = core
+        self.embedding = embedding
         self.readout = readout
         self.optimiser = optimiser
         self.gradient_norm = gradient_norm
@@ -75,7 +71,9 @@ class SequenceModel:
     def predict(
         self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The log odds of every bit, `[time, batch, target_size]`; one at a step depends on inputs up to that step.
+        """The log odds of every bit, or the logits of every word, `[time, batch, target_size]`.
+
+        One at a step depends on inputs up to that step.
 
         Args:
             inputs: `[time, batch, input_size]`.
@@ -86,11 +84,12 @@ class SequenceModel:
         Returns:
             The log odds, and of the core's state after every step what was to be recorded, `[time, batch, ...]`.
         """
+        vectors = self._vectors(inputs)
         state = self.core.initial_state(inputs.shape[1])
         if self._compiled is None or eager:
-            steps = unroll(self.core, inputs, state, record)
+            steps = unroll(self.core, vectors, state, record)
         else:
-            steps = self._compiled.unroll(inputs, state, record)
+            steps = self._compiled.unroll(vectors, state, record)
         return self.readout(steps.outputs), steps.recorded
 
     @torch.no_grad()
@@ -119,10 +118,8 @@ class SequenceModel:
         batch = self._on_device(inputs, targets, mask)
         logits, states = self.predict(batch["inputs"], self.forcing.records)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
-        # The mean over counted bits: its gradient has the same scale whatever the length of the sequences.
-        cross_entropy = scores["nats"].sum() / (batch["mask"].sum() * targets.shape[-1])
-        correct = scores["wrong_bits"] == 0
-        penalty, forced = self.forcing.penalty(self, batch["inputs"], states, correct)
+        cross_entropy = mean_loss(scores, batch["targets"], batch["mask"])
+        penalty, forced = self.forcing.penalty(self, batch["inputs"], states, correct_sequences(scores))
         loss = cross_entropy + self.forcing_weight * penalty
         self.optimiser.zero_grad()
         loss.backward()
@@ -137,15 +134,16 @@ class SequenceModel:
         return {
             "losses/cross_entropy": cross_entropy.item(),
             "losses/gradient_norm": norm.item(),
-            "charts/nats_per_sequence": scores["nats"].mean().item(),
-            "charts/wrong_bits_per_sequence": scores["wrong_bits"].mean().item(),
-            "charts/correct_sequences": correct.float().mean().item(),
+            **score_metrics(scores),
             **forced,
         }
 
     @torch.no_grad()
     def score(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        """How well a batch is predicted: `nats` and `wrong_bits` of each sequence, float32 `[batch]`."""
+        """How well a batch is predicted: `nats` and `wrong_bits` of each sequence, float32 `[batch]`.
+
+        Of words, `nats`, `wrong_answers` and `answers`.
+        """
         batch = self._on_device(inputs, targets, mask)
         logits, _ = self.predict(batch["inputs"], eager=True)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
@@ -164,6 +162,7 @@ class SequenceModel:
             "updates": self.updates,
             "core": dict(self.core.state_dict()),
             "readout": dict(self.readout.state_dict()),
+            **({} if self.embedding is None else {"embedding": dict(self.embedding.state_dict())}),
             "optimiser": self.optimiser.state_dict(),
             "forcing": self.forcing.state_dict(),
         }
@@ -173,6 +172,8 @@ class SequenceModel:
         self.updates = state["updates"]
         self.core.load_state_dict(state["core"])
         self.readout.load_state_dict(state["readout"])
+        if self.embedding is not None:
+            self.embedding.load_state_dict(state["embedding"])
         load_optimiser(self.optimiser, state["optimiser"])
         self.forcing.load_state_dict(state["forcing"])
 
@@ -181,46 +182,47 @@ class SequenceModel:
         return self.readout.weight.device
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [*self.core.parameters(), *self.readout.parameters()]
+        return [one for group in self.optimiser.param_groups for one in group["params"]]
+
+    def _vectors(self, inputs: Tensor) -> Tensor:
+        """Inputs of the core, `[time, batch, core.input_size]`."""
+        if self.embedding is not None:
+            return self.embedding(inputs)
+        return inputs if inputs.dtype != torch.int64 else one_hot(inputs, self.core.input_size).to(self.readout.weight)
 
     def _on_device(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> dict[str, Tensor]:
         arrays = {"inputs": inputs, "targets": targets, "mask": mask}
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
 
-def bit_losses(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Negative log likelihood of each bit in nats, `[time, batch, target_size]`, zero where the mask is.
-
-    Targets are 0 or 1: of anything between, this would be no likelihood of anything.
-    """
-    return binary_cross_entropy_with_logits(logits, targets, reduction="none") * mask[..., None]
-
-
-def sequence_scores(logits: Tensor, targets: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Of each sequence `[batch]`: its negative log likelihood in `nats`, and how many of its bits are `wrong_bits`."""
-    wrong = ((logits > 0) != (targets > 0.5)) & mask[..., None]
-    return {"nats": bit_losses(logits, targets, mask).sum((0, 2)), "wrong_bits": wrong.float().sum((0, 2))}
-
-
 def make_sequence_model(
-    config: SequenceModelConfig, input_size: int, target_size: int, device: torch.device | str, generative: bool = False
+    config: SequenceModelConfig,
+    input_size: int,
+    target_size: int,
+    device: torch.device | str,
+    generative: bool = False,
+    categorical: bool = False,
 ) -> SequenceModel:
     """Build the model for a task; its weights are drawn from torch's global generator.
 
     Args:
         config: of the model.
-        input_size: length of an input.
-        target_size: bits to be predicted at each step.
+        input_size: length of an input; of words, how many there are.
+        target_size: bits to be predicted at each step, or classes of which one is.
         device: where it lives.
         generative: whether an input is what was to be predicted the step before.
+        categorical: whether inputs and targets are numbers of words.
 
     Raises:
-        ValueError: on sizes of the core that do not fit one another, or a forcing that the core or the task is not for.
+        ValueError: on sizes of the core that do not fit one another, or an option that the core or the task is not for.
     """
-    core = make_core(config, input_size).to(device)
+    if config.embedding and not categorical:
+        raise ValueError("embedding is for tasks of words, such as babi")
+    embedding = nn.Embedding(input_size, config.embedding, device=device) if config.embedding else None
+    core = make_core(config, config.embedding or input_size).to(device)
     readout = nn.Linear(core.output_size, target_size, device=device)
     optimiser = torch.optim.Adam(
-        [*core.parameters(), *readout.parameters()],
+        [*core.parameters(), *readout.parameters(), *(embedding.parameters() if embedding else ())],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.adam_epsilon,
@@ -233,31 +235,7 @@ def make_sequence_model(
         gradient_norm=config.gradient_norm,
         updates_per_halving=config.updates_per_halving,
         compiled=config.compiled,
-        forcing=_make_forcing(config, core, device, generative),
+        forcing=make_forcing(config, core, device, generative),
         forcing_weight=config.forcing_weight,
+        embedding=embedding,
     )
-
-
-def _make_forcing(
-    config: SequenceModelConfig, core: RecurrentCore[Any], device: torch.device | str, generative: bool
-) -> Forcing:
-    if config.forcing == "teacher":
-        return TeacherForcing()
-    state = named_tensors(core.initial_state(1))
-    if config.forcing == "memory" and MEMORY not in state:
-        raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
-    if config.forcing == "professor" and not generative:
-        raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
-
-    def adversary(name: str) -> Adversary:
-        discriminator = Discriminator(state[name].numel()).to(device)
-        rate, betas = config.discriminator_learning_rate, (config.beta1, config.beta2)
-        optimiser = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=betas, fused=True)
-        gates = {"model_from": config.model_from, "discriminator_until": config.discriminator_until}
-        return Adversary(discriminator, optimiser, **gates)
-
-    if generative:
-        (hidden,) = (name for name in state if name.rpartition(".")[2] == HIDDEN)
-        names = (hidden, MEMORY) if config.forcing == "memory" else (hidden,)
-        return FreeRunning({name: adversary(name) for name in names})
-    return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories)

@@ -12,6 +12,9 @@ from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, NTMConfig
 class SequenceTraining(CoreConfig):
     """How a sequence model learns, whatever its core."""
 
+    embedding: int = Field(default=0, ge=0)
+    """Length of the vectors that words are read as, which are learned; 0: every word is an input of its own (one-hot).
+    In tasks of words only."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Of Adam, at first."""
     updates_per_halving: int = Field(default=0, ge=0)

@@ -22,20 +22,26 @@ def sequence_pictures(
 ) -> dict[str, np.ndarray]:
     """Pictures of two sequences of a batch, uint8 `[height, width, 3]` by tag.
 
-    Inputs, targets and what was predicted have a row for each bit; weights and usage a row for each slot, heads one
-    below the other; of memory and links the end of the sequence is shown.
+    Inputs, targets and what was predicted have a row for each bit, or for each word; weights and usage a row for each
+    slot, heads one below the other; of memory and links the end of the sequence is shown.
 
     Args:
         model: is left as it is.
-        inputs: `[time, batch, input_size]`.
-        targets: `[time, batch, target_size]`.
+        inputs: `[time, batch, input_size]`, or numbers of words `[time, batch]`.
+        targets: `[time, batch, target_size]`, or likewise.
         mask: bool `[time, batch]`.
     """
-    shown = _right_and_wrong(model.score(inputs, targets, mask)["wrong_bits"])
+    scores = model.score(inputs, targets, mask)
+    shown = _right_and_wrong(scores["wrong_bits" if "wrong_bits" in scores else "wrong_answers"])
     inputs, targets, mask = inputs[:, shown], targets[:, shown], mask[:, shown]
     with torch.no_grad():
-        logits, _ = model.predict(torch.from_numpy(inputs).to(model.readout.weight), eager=True)
-    found = {"inputs": inputs, "targets": targets, "predictions": logits.sigmoid().cpu().numpy() * mask[..., None]}
+        logits, _ = model.predict(torch.from_numpy(inputs).to(model.readout.weight.device), eager=True)
+        logits = logits.cpu()
+    found = {"inputs": inputs, "targets": targets, "predictions": logits.sigmoid().numpy() * mask[..., None]}
+    if targets.ndim == 2:
+        one_hot = np.eye(logits.shape[-1], dtype=np.float32)
+        found = {"inputs": one_hot[inputs], "targets": one_hot[targets], "predictions": logits.softmax(-1).numpy()}
+        found = {name: values * (mask[..., None] | (name == "inputs")) for name, values in found.items()}
     for name, values in model.states(inputs).items():
         last = name.rpartition(".")[2]
         if last in _OVER_TIME:
@@ -45,9 +51,9 @@ def sequence_pictures(
     return {f"recall/{name}": _side_by_side(values) for name, values in found.items()}
 
 
-def _right_and_wrong(wrong_bits: np.ndarray) -> list[int]:
-    """A sequence without a wrong bit and one with some, or only the one or the other where all are alike."""
-    right, wrong = np.flatnonzero(wrong_bits == 0), np.flatnonzero(wrong_bits)
+def _right_and_wrong(mistakes: np.ndarray) -> list[int]:
+    """A sequence without a mistake and one with some, or only the one or the other where all are alike."""
+    right, wrong = np.flatnonzero(mistakes == 0), np.flatnonzero(mistakes)
     return [int(some[0]) for some in (right, wrong) if len(some)]
 
 

@@ -3,7 +3,7 @@
 A run is a preset with its overrides and a seed. Its curve, each the mean over the updates since the row before, on
 batches that were predicted before they were learned from, is
 
-    wrong_bits_per_sequence    bits guessed wrong of a sequence
+    wrong_bits_per_sequence    bits guessed wrong of a sequence; in a task of words error_percent, of all answers
     nats_per_sequence          negative log likelihood of a sequence
     correct_predictions        updates so far, each counted by the share of its sequences without a wrong bit
 
@@ -30,7 +30,8 @@ from benchmarks.workers import Report
 from training.command_line import UsageError
 from training.tally import Averages
 
-CURVE = ("wrong_bits_per_sequence", "nats_per_sequence")
+CURVE = ("wrong_bits_per_sequence", "error_percent", "nats_per_sequence")
+"""What of a batch's metrics is there is a row."""
 
 
 class SequenceOptions(CommonOptions):
@@ -107,15 +108,14 @@ def rows_of(run: Run, report: Report, measure: Measure) -> Iterator[Row]:
 
     for step in loop.run(run.config.steps):
         (metrics,) = step.metrics
-        averages.add({name: metrics[f"charts/{name}"] for name in CURVE})
+        averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
         correct += metrics["charts/correct_sequences"]
         if loop.step % run.options.steps_per_row == 0 or loop.step == run.config.steps:
             means = averages.flush()
-            for name in CURVE:
-                yield measured(name, means[name])
+            for name, mean in means.items():
+                yield measured(name, mean)
             yield measured("correct_predictions", correct)
-            wrong, nats = (means[name] for name in CURVE)
-            report(loop.step, f"{wrong:.3g} wrong bits, {nats:.4g} nats")
+            report(loop.step, ", ".join(f"{name.replace('_', ' ')} {mean:.4g}" for name, mean in means.items()))
     yield measured("updates_per_second", loop.step / (time.perf_counter() - began))
     assert isinstance(loop.agent, SequenceModel)
     for name, value in measure(loop.agent, run).items():

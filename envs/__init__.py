@@ -12,6 +12,7 @@ import numpy as np
 import pydantic
 
 from envs.atari import AtariConfig, atari_screens, make_atari
+from envs.babi import BabiConfig, make_babi
 from envs.copy_task import (
     AssociativeRecall,
     AssociativeRecallConfig,
@@ -30,7 +31,7 @@ from envs.t_maze import TMazeConfig, make_t_maze, t_maze_screens
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
+TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig | BabiConfig
 WorldConfig = Annotated[
     AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | TMazeConfig | MemoryChainConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
@@ -59,13 +60,19 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
 
 
 def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
-    """Build a sequence task that draws from a generator."""
+    """Build a sequence task that draws from a generator.
+
+    Raises:
+        ValueError: if its data cannot be had.
+    """
     if isinstance(config, CopyConfig):
         return Copy(config, rng)
     if isinstance(config, RepeatCopyConfig):
         return RepeatCopy(config, rng)
     if isinstance(config, AssociativeRecallConfig):
         return AssociativeRecall(config, rng)
+    if isinstance(config, BabiConfig):
+        return make_babi(config, rng)
     return make_sequential_mnist(config, rng)
 
 

@@ -16,9 +16,10 @@ class Sequences(NamedTuple):
     """A batch of sequences of one length, time first."""
 
     inputs: np.ndarray
-    """What is seen, float32 `[time, batch, input_size]`."""
+    """What is seen, float32 `[time, batch, input_size]`; of a categorical task int64 `[time, batch]`."""
     targets: np.ndarray
-    """The bits to be predicted at each step, float32 0 or 1, `[time, batch, target_size]`."""
+    """The bits to be predicted at each step, float32 0 or 1, `[time, batch, target_size]`; of a categorical task the
+    class, int64 `[time, batch]`."""
     mask: np.ndarray
     """Which steps count, bool `[time, batch]`; targets are 0 elsewhere."""
 
@@ -27,15 +28,17 @@ class SequenceTask(abc.ABC):
     """Draws batches of sequences.
 
     Args:
-        input_size: length of an input.
-        target_size: bits to be predicted at each step.
+        input_size: length of an input; of a categorical task, how many classes there are of them.
+        target_size: bits to be predicted at each step; of a categorical task, how many classes there are.
         rng: where all randomness of the task comes from.
 
     Attributes:
         generative: whether an input is what was to be predicted the step before, so that a model can go on by itself.
+        categorical: whether inputs and targets are each one of a set of classes, such as words, by number.
     """
 
     generative = False
+    categorical = False
 
     def __init__(self, input_size: int, target_size: int, rng: np.random.Generator) -> None:
         self.input_size = input_size

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 import envs
 from agents import NonFiniteError, SequenceModelConfig, make_sequence_model
-from agents.sequence_model import SequenceModel, bit_losses, sequence_scores
+from agents.sequence_model import SequenceModel
+from agents.sequence_scores import bit_losses, sequence_scores
 from envs.copy_task import CopyConfig
 from envs.sequence_task import SequenceTask
 from tests.agents.test_state import differences

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import envs
-from agents.sequence_model import sequence_scores
+from agents.sequence_scores import sequence_scores
 from envs.mnist import DATA_VARIABLE, load_images
 from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig, check_nats
 

@@ -12,6 +12,8 @@ import yaml
 
 import evaluate
 import train
+from envs.mnist import DATA_VARIABLE
+from tests.envs.babi_data import write
 from tests.programs import CONFIGS, complaint, only_run, run
 from tests.traces import digest
 from training import checkpoint
@@ -113,6 +115,27 @@ def test_what_is_printed_is_of_sequences(tmp_path: Path, capsys: pytest.CaptureF
     assert " wrong bits and " in lines[-1] and "nats a sequence in the last 40 of 40 updates" in lines[-1]
     assert not any("frames" in line or "return" in line for line in lines)
     assert "is a sequence task: there are no games" in complaint(evaluate.main, capsys, only_run(tmp_path / "runs"))
+
+
+def test_a_run_of_words_goes_on_bit_for_bit_and_tells_of_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    write(tmp_path)
+    path = tmp_path / "babi_lstm.yaml"
+    common = {"num_envs": 3, "threads": 1, "steps_per_log": 7, "steps_per_checkpoint": 10, "seed": 3}
+    agent = {"name": "lstm", "hidden": 6, "embedding": 4}
+    path.write_text(yaml.safe_dump({"env": {"name": "babi", "tasks": [1, 8, 19]}, "agent": agent, **common}))
+    run(train.main, path, "--runs", tmp_path / "whole", "--steps", 40)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("LSTM on bAbI 10k tasks 1 8 19: ") and " % of answers wrong and " in last
+    run(train.main, path, "--runs", tmp_path / "parts", "--steps", 17)
+    run(train.main, "--resume", only_run(tmp_path / "parts"), "--steps", 40)
+    parts, whole = (only_run(tmp_path / name) for name in ("parts", "whole"))
+    assert metrics(parts)[-1] == metrics(whole)[-1] and "charts/error_percent" in metrics(whole)[-1]
+    states = [checkpoint.load(one / "checkpoints")[1] for one in (parts, whole)]
+    for part in ("agent", "loop"):
+        assert digest(states[0][part]) == digest(states[1][part])
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

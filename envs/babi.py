@@ -1,0 +1,140 @@
+"""bAbI, word by word (Weston et al. 2015, arXiv 1502.05698): stories are read, and questions about them answered.
+
+A sequence is a whole story with all its questions, as in Graves et al. 2016 and what came after it: each answer is due
+where the question has been read, and the story then goes on. Five questions so cost one pass over the story, and not
+five. What the answer was is never shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+
+from envs.babi_stories import TASKS, WORDS, Stories, load_stories
+from envs.sequence_task import Sequences, SequenceTask
+
+_BAND = 1.25
+"""How much longer than its shortest story the longest of a batch may be."""
+
+
+class BabiConfig(pydantic.BaseModel):
+    """bAbI: stories of twenty tasks read word by word, and questions about them."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Literal["babi"] = "babi"
+    """The task."""
+    tasks: tuple[int, ...] = TASKS
+    """Which of the twenty tasks, by number; a single one, or more of them jointly."""
+    size: Literal["1k", "10k"] = "10k"
+    """Questions of each task to train on; tested is on the same 1,000."""
+    split: Literal["train", "test"] = "train"
+    """Which stories."""
+    longest_story: int = pydantic.Field(default=800, ge=1)
+    """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
+
+    @pydantic.field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[int, ...]) -> tuple[int, ...]:
+        if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
+            raise ValueError(f"tasks must be different numbers from 1 to 20, got {' '.join(map(str, tasks)) or 'none'}")
+        return tasks
+
+    @property
+    def title(self) -> str:
+        """What the task is called."""
+        if set(self.tasks) == set(TASKS):
+            return f"bAbI {self.size}"
+        return f"bAbI {self.size} task{'s' * (len(self.tasks) > 1)} {' '.join(map(str, self.tasks))}"
+
+
+class Babi(SequenceTask):
+    """bAbI: inputs and targets are words by number (`envs.babi_stories.WORDS`), int64 `[time, batch]`.
+
+    Where an answer is due, the input is the placeholder, number 0, once for each of its words; it also fills up what is
+    shorter than the longest story of a batch.
+
+    Stories of a batch are about equally long, or most of its steps would be filled up: lengths fall into bands, each a
+    quarter longer than the one before, and a batch is of one band. Every band goes through all its stories in an order
+    of its own before one comes again, and all bands do so equally often; a rest that makes no batch waits for the next
+    time.
+
+    Args:
+        config: which stories; longer ones are left out where they are trained on.
+        stories: all of them.
+        rng: where all randomness of the task comes from.
+
+    Attributes:
+        task_numbers: which of the twenty tasks each story is of, by length of the stories, int64 `[stories]`.
+
+    Raises:
+        ValueError: if no story is left.
+    """
+
+    categorical = True
+
+    def __init__(self, config: BabiConfig, stories: Stories, rng: np.random.Generator) -> None:
+        super().__init__(len(WORDS), len(WORDS), rng)
+        lengths = np.diff(stories.starts)
+        order = np.argsort(lengths, kind="stable")
+        if config.split == "train":
+            order = order[lengths[order] <= config.longest_story]
+        if not len(order):
+            raise ValueError(
+                f"longest_story must be at least {lengths.min()} for this task, got {config.longest_story}"
+            )
+        self._words, self._answers = stories.words, stories.answers
+        self._starts, self._lengths = stories.starts[order], lengths[order]
+        self.task_numbers = stories.tasks[order]
+        self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
+        self._order, self._rest = (np.zeros(0, dtype=np.int64) for _ in range(2))
+
+    def __len__(self) -> int:
+        """How many stories there are."""
+        return len(self._lengths)
+
+    def draw(self, batch: int) -> Sequences:
+        while len(self._order) < batch:
+            self._order = np.concatenate([self._order, self._batches(batch)])
+        chosen, self._order = self._order[:batch], self._order[batch:]
+        return self.take(chosen)
+
+    def take(self, numbers: np.ndarray) -> Sequences:
+        """Stories by their number in order of length, the shortest 0, the same ones every time."""
+        lengths = self._lengths[numbers]
+        shape = int(lengths.max()), len(numbers)
+        inputs, targets = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for column, (start, length) in enumerate(zip(self._starts[numbers], lengths, strict=True)):
+            inputs[:length, column] = self._words[start : start + length]
+            targets[:length, column] = self._answers[start : start + length]
+        return Sequences(inputs, targets, targets > 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "order": self._order, "rest": self._rest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._order, self._rest = state["order"].copy(), state["rest"].copy()
+
+    def _batches(self, batch: int) -> np.ndarray:
+        """Those that were left and then all stories once, as batches of a band each in a random order `[n * batch]`."""
+        waiting = np.concatenate([self._rest, self.rng.permutation(len(self))])
+        full, rest = [], []
+        for band in range(self._bands[-1] + 1):
+            stories = waiting[self._bands[waiting] == band]
+            end = len(stories) - len(stories) % batch
+            full.append(stories[:end])
+            rest.append(stories[end:])
+        self._rest = np.concatenate(rest)
+        return self.rng.permutation(np.concatenate(full).reshape(-1, batch)).ravel()
+
+
+def make_babi(config: BabiConfig, rng: np.random.Generator) -> Babi:
+    """Build the task.
+
+    Raises:
+        ValueError: if the data cannot be had, saying from where and what to do.
+    """
+    return Babi(config, load_stories(config.size, config.tasks, config.split), rng)

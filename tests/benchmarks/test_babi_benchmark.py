@@ -1,0 +1,92 @@
+"""The benchmark of bAbI: errors of every task against plain loops, joint and single runs, and clear refusals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assembly import RunConfig
+from benchmarks import babi, results, sequence_runs
+from benchmarks.workers import Job
+from envs.babi_stories import WORDS
+from envs.mnist import DATA_VARIABLE
+from tests.envs.babi_data import write
+from tests.programs import complaint, run
+
+
+class Guessing:
+    """A model that answers every question with one word."""
+
+    def __init__(self, word: str) -> None:
+        self.word = WORDS.index(word)
+
+    def score(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {"wrong_answers": ((targets != self.word) & mask).sum(0), "answers": mask.sum(0)}
+
+
+def do_here(jobs: Sequence[Job], *_: object) -> None:
+    for job in jobs:
+        job.function(lambda steps, words: None, *job.arguments)
+
+
+@pytest.fixture(autouse=True)
+def _stories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(sequence_runs, "do_missing", do_here)
+    write(tmp_path)
+
+
+def curve(rows: Sequence[results.Row], metric: str) -> list[int]:
+    return [row.steps for row in rows if row.metric == metric]
+
+
+def test_errors_are_of_words_and_of_tasks(tmp_path: Path) -> None:
+    config = RunConfig.model_validate(
+        {"env": {"name": "babi", "tasks": (1, 8, 19)}, "agent": {"name": "lstm"}, "num_envs": 2}
+    )
+    blank = results.Row("babi", "bAbI", "lstm", "", 0, 0, "", 0.0, 0.0, "cpu2", "unknown", "2026-01-01")
+    planned = sequence_runs.Run(config, blank, babi.BabiOptions(out=tmp_path / "babi.csv"))
+    for word, wrong in (("milk", (100, 0, 100)), ("n", (100, 100, 0)), ("w", (100, 100, 100))):
+        errors = babi.test_errors(Guessing(word), planned)  # type: ignore[arg-type]
+        assert tuple(errors[f"error_percent_task_{task}"] for task in (1, 8, 19)) == wrong
+        assert errors["mean_error_percent"] == pytest.approx(sum(wrong) / 3)
+        assert errors["failed_tasks"] == sum(one > 5 for one in wrong)
+        assert errors["training_stories"] == 4
+
+
+def test_a_run_for_each_task_alone_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "babi.csv"
+    small = ("--override", "agent.hidden=4", "agent.embedding=2", "agent.compiled=False", "--variant", "small")
+    given = ("--out", out, "--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--num_envs", 2, *small)
+    run(babi.main, "--presets", "babi_lstm", "babi_dnc", "--tasks", 1, 8, *given)
+    rows = results.read(out)
+    for agent, task in itertools.product(("lstm", "dnc"), (1, 8)):
+        mine = [row for row in rows if (row.agent, row.variant) == (agent, f"task_{task}+small")]
+        assert {row.world for row in mine} == {f"bAbI 10k task {task}"}
+        for metric in ("error_percent", "nats_per_sequence", "correct_predictions"):
+            assert curve(mine, metric) == [2, 4, 5]
+        last = {row.metric: row.value for row in mine}
+        # One question each is tested on.
+        assert last[f"error_percent_task_{task}"] == last["mean_error_percent"] in (0, 100)
+        assert last["failed_tasks"] == last["mean_error_percent"] / 100
+        assert last["training_stories"] == {1: 2, 8: 1}[task]
+    asked = list[int]()
+    monkeypatch.setattr(sequence_runs, "do_missing", lambda jobs, total, *_: asked.extend((len(jobs), total)))
+    run(babi.main, "--presets", "babi_lstm", "babi_dnc", "--tasks", 1, 8, *given)
+    assert asked == [0, 4]
+
+
+def test_a_preset_of_another_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = complaint(babi.main, capsys, "--presets", "copy_dnc", "--out", tmp_path / "babi.csv")
+    assert error.startswith("error: --presets: copy_dnc are not of bAbI; there are babi_dnc, babi_lstm")
+    error = complaint(babi.main, capsys, "--tasks", "21", "--out", tmp_path / "babi.csv")
+    assert "tasks must be different numbers from 1 to 20, got 21" in error
+
+
+def test_all_presets_of_babi_are_in_it() -> None:
+    assert {"babi_lstm", "babi_dnc"} <= set(babi.NAMES)
+    assert [preset.name for preset in babi.plan(babi.BabiOptions(out=Path("babi.csv")))] == list(babi.NAMES)

@@ -1,0 +1,262 @@
+"""bAbI: stories as they are written, answers due where they are asked for, batches of all stories, and clear errors."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tarfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+import envs
+from envs.babi import Babi, BabiConfig, make_babi
+from envs.babi_stories import SIZES, TASKS, WORDS, Stories, decode, encode, load_stories, parse
+from envs.mnist import DATA_VARIABLE
+from tests.envs.babi_data import TRAIN, write
+
+HAS_DATA = (Path(os.environ.get(DATA_VARIABLE, "")) / "babi").is_dir()
+ALL = (1, 8, 19)
+READ = [
+    "mary moved to the bathroom. john went to the hallway. where is mary? - daniel went back to the hallway. "
+    "where is daniel? -",
+    "sandra went to the garden. where is sandra? -",
+    "mary got the milk there. mary took the apple there. what is mary carrying? - - mary dropped the milk. "
+    "what is mary carrying? -",
+    "the garden is west of the office. how do you go from the office to the garden? - -",
+]
+"""The stories written by hand, as they are to be read."""
+DUE = [["bathroom", "hallway"], ["garden"], ["milk", "apple", "apple"], ["w", "w"]]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of data sets, with stories written by hand."""
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    write(tmp_path)
+    return tmp_path
+
+
+def stories_of(lengths: list[int]) -> Babi:
+    """A task of stories of some lengths, each of its own word and a last one that is due."""
+    words = np.concatenate([np.full(length, number + 3) for number, length in enumerate(lengths)]).astype(np.uint8)
+    bounds = np.append(0, np.cumsum(lengths))
+    answers = np.zeros_like(words)
+    answers[bounds[1:] - 1] = words[bounds[1:] - 1]
+    stories = Stories(words, answers, bounds, np.ones(len(lengths), dtype=np.int64))
+    return Babi(BabiConfig(tasks=(1,)), stories, np.random.default_rng(0))
+
+
+def told(inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> list[tuple[str, list[str]]]:
+    """What each sequence of a batch reads, without what fills it up, and what is due in it."""
+    texts = []
+    for column in range(inputs.shape[1]):
+        last = np.flatnonzero(mask[:, column])[-1]
+        due = [WORDS[number] for number in targets[mask[:, column], column]]
+        texts.append((decode(inputs[: last + 1, column]), due))
+        assert not inputs[last + 1 :, column].any()
+    return texts
+
+
+def test_stories_are_read_with_all_their_questions_and_never_their_answers(data: Path) -> None:
+    task = make_babi(BabiConfig(tasks=ALL), np.random.default_rng(0))
+    inputs, targets, mask = task.take(np.arange(len(task)))
+    assert sorted(told(inputs, targets, mask)) == sorted(zip(READ, DUE, strict=True))
+    assert inputs.dtype == targets.dtype == np.int64 and mask.dtype == bool
+    assert not targets[~mask].any() and not inputs[mask].any()
+    assert task.task_numbers.tolist() == [1, 19, 1, 8], "by length"
+    assert task.categorical and task.input_size == task.target_size == len(WORDS) == 159
+
+
+def test_an_answer_is_due_right_after_its_question_mark(data: Path) -> None:
+    inputs, _, mask = make_babi(BabiConfig(tasks=ALL), np.random.default_rng(0)).take(np.arange(4))
+    for column in range(4):
+        begins = [
+            time for time, (before, now) in enumerate(itertools.pairwise(mask[:, column].tolist()), 1) if now > before
+        ]
+        assert begins == [time + 1 for time, word in enumerate(inputs[:, column]) if WORDS[word] == "?"]
+
+
+def test_a_text_as_inputs_and_back() -> None:
+    text = "Mary travelled to the garden. Where is Daniel?"
+    numbers = encode(text)
+    assert [WORDS[number] for number in numbers] == [
+        *("mary", "travelled", "to", "the", "garden", ".", "where", "is", "daniel", "?", "-")
+    ]
+    assert numbers.dtype == np.int64
+    assert decode(numbers) == "mary travelled to the garden. where is daniel? -"
+    for read in READ:
+        assert decode(encode(read)) == read
+        np.testing.assert_array_equal(encode(decode(encode(read))), encode(read))
+    assert decode(encode("Where is Mary?\n-  -\nWhere is John ?")) == "where is mary? - - where is john? -"
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("Where is Mery?", "'mery' is no word of bAbI; did you mean 'mary'?"),
+        ("Mary went 3 times.", "'3' is no word of bAbI; it has 156, see WORDS"),
+    ],
+)
+def test_what_is_no_word_is_told(text: str, mend: str) -> None:
+    with pytest.raises(ValueError) as error:
+        encode(text)
+    assert str(error.value) == mend
+
+
+def test_a_file_that_is_none_is_told_by_its_line() -> None:
+    for text, mend in [
+        ("Mary moved.\n", "qa1.txt, line 1: a line begins with its number in the story, of which the first is 1"),
+        ("2 Mary moved.\n", "qa1.txt, line 1: a line begins with its number in the story, of which the first is 1"),
+        ("1 Mary moved.\n2 Daniell moved.\n", "qa1.txt, line 2: 'daniell' is no word of bAbI; did you mean 'daniel'?"),
+        ("1 Mary moved.\n", "qa1.txt has no question"),
+        ("", "qa1.txt has no question"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            parse(text, 1, "qa1.txt")
+        assert str(error.value) == mend
+
+
+def test_every_story_comes_once_an_epoch_and_batches_are_of_one_band() -> None:
+    lengths = [20] * 12 + [24] * 12 + [26] * 8 + [100] * 4 + [120] * 4
+    task = stories_of(lengths)
+    for _ in range(3):
+        seen = Counter[int]()
+        for _ in range(len(lengths) // 4):
+            inputs, _, mask = task.draw(4)
+            assert mask.sum(0).tolist() == [1] * 4
+            seen.update(inputs[0].tolist())
+            ends = (mask.argmax(0) + 1).tolist()
+            assert max(ends) == len(inputs) and max(ends) < 1.25 * min(ends)
+        assert seen == Counter(range(3, 3 + len(lengths)))
+
+
+def test_what_makes_no_batch_waits_and_comes_as_often() -> None:
+    task = stories_of([20] * 7 + [50] * 3 + [90])
+    seen = Counter[int]()
+    for draws in range(1, 200):
+        seen.update(task.draw(4).inputs[0].tolist())
+        if draws % 50 == 0:
+            # A band waits for as many as a batch lacks: the single story of the third for three epochs.
+            assert max(seen.values()) - min(seen.values()) <= 4
+    assert len(seen) == 11
+
+
+def test_a_saved_task_goes_on(data: Path) -> None:
+    config = BabiConfig(tasks=ALL)
+    task, restored = (envs.make_task(config, np.random.default_rng(seed)) for seed in (0, 1))
+    for _ in range(3):
+        task.draw(3)
+    restored.load_state_dict(task.state_dict())
+    for _ in range(9):
+        for mine, its in zip(task.draw(3), restored.draw(3), strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_long_stories_are_left_out_in_training_alone(data: Path) -> None:
+    config = BabiConfig(tasks=ALL, longest_story=12)
+    task = make_babi(config, np.random.default_rng(0))
+    assert {text for _ in range(5) for text, _ in told(*task.draw(2))} == {READ[1]}
+    assert len(make_babi(config.model_copy(update={"split": "test"}), np.random.default_rng(0))) == 3
+    with pytest.raises(ValueError, match="longest_story must be at least 11 for this task, got 10"):
+        make_babi(BabiConfig(tasks=ALL, longest_story=10), np.random.default_rng(0))
+
+
+def test_an_archive_is_read_as_what_it_unpacks_to(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_stories("10k", ALL, "train")
+    for number, form in enumerate(("xz", "gz")):
+        folder = tmp_path / form / "babi"
+        folder.mkdir(parents=True)
+        with tarfile.open(folder / f"tasks.tar.{form}", f"w:{form}") as archive:
+            archive.add(data / "babi" / "tasks_1-20_v1-2", f"top{number}")
+        monkeypatch.setenv(DATA_VARIABLE, str(folder.parent))
+        for mine, its in zip(load_stories("10k", ALL, "train"), expected, strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+def test_a_task_of_which_only_the_1k_file_is_there_trains_on_that_and_says_so_once(data: Path) -> None:
+    below = data / "babi" / "tasks_1-20_v1-2"
+    (below / "en-10k" / "qa1_single-supporting-fact_train.txt").unlink()
+    write_1k = below / "en"
+    write_1k.mkdir()
+    (write_1k / "qa1_single-supporting-fact_train.txt").write_text(TRAIN[1])
+    with pytest.warns(UserWarning, match=r"en-10k/qa1_\*_train.txt is not in .*; task 1 trains on its 1k file instead"):
+        task = make_babi(BabiConfig(tasks=(1,)), np.random.default_rng(0))
+    assert len(task) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_babi(BabiConfig(tasks=(1,)), np.random.default_rng(0))
+
+
+def test_data_that_is_not_there_or_damaged_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def complaint(**options: object) -> str:
+        with pytest.raises(ValueError) as error:
+            envs.make_task(BabiConfig(**options), np.random.default_rng(0))  # type: ignore[arg-type]
+        return str(error.value)
+
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    put = "put http://www.thespermwhale.com/jaseweston/babi/tasks_1-20_v1-2.tar.gz into"
+    assert complaint().startswith(f"no bAbI in {tmp_path / 'babi'}; {put} {tmp_path / 'babi'}, or what it unpacks to")
+    write(tmp_path)
+    assert complaint(tasks=(2,)).startswith(f"no en-10k/qa2_*_train.txt in {tmp_path / 'babi'}; {put}")
+    assert complaint(tasks=(1,), size="1k").startswith("no en/qa1_*_train.txt in ")
+    other = tmp_path / "other"
+    (other / "babi").mkdir(parents=True)
+    (other / "babi" / "tasks.tar.xz").write_bytes(b"\xfd7zXZ\0 cut short")
+    monkeypatch.setenv(DATA_VARIABLE, str(other))
+    assert complaint().startswith(f"{other / 'babi' / 'tasks.tar.xz'} cannot be read: ")
+
+
+def test_without_a_folder_the_official_archive_is_downloaded_with_its_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def no_network(address: str, checksum: str, **_: object) -> str:
+        asked.append((address, checksum))
+        raise OSError("no network")
+
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    with pytest.raises(ValueError, match=r"bAbI cannot be downloaded \(no network\); set \$REINSTATE_DATA to a folder"):
+        envs.make_task(BabiConfig(), np.random.default_rng(0))
+    ((address, checksum),) = asked
+    assert address.endswith("/tasks_1-20_v1-2.tar.gz") and checksum.startswith("sha256:")
+
+
+@pytest.mark.parametrize("tasks", [(), (0,), (21,), (3, 3)])
+def test_tasks_that_are_none_are_refused(tasks: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="tasks must be different numbers from 1 to 20, got"):
+        BabiConfig(tasks=tasks)
+
+
+def test_titles() -> None:
+    assert BabiConfig().title == "bAbI 10k" and BabiConfig(size="1k", tasks=(2,)).title == "bAbI 1k task 2"
+    assert BabiConfig(tasks=(1, 2)).title == "bAbI 10k tasks 1 2"
+
+
+@pytest.mark.skipif(not HAS_DATA, reason="the data are not at hand")
+def test_the_true_data_are_as_published() -> None:
+    """A thousand test questions a task, and 156 words, a full stop, a question mark and a placeholder (Graves 2016)."""
+    words = set[int]()
+    for size in SIZES:
+        stories = load_stories(size, TASKS, "test")
+        asked, due = Counter[int](), Counter[int]()
+        for task, start, end in zip(stories.tasks.tolist(), stories.starts[:-1], stories.starts[1:], strict=True):
+            asked[task] += int((stories.words[start:end] == WORDS.index("?")).sum())
+            due[task] += int((stories.answers[start:end] > 0).sum())
+        assert asked == dict.fromkeys(TASKS, 1_000)
+        # Of several words, answers are due in tasks 8 and 19 only.
+        assert due == {**asked, 8: 1_069, 19: 2_000}
+        words |= set(stories.words.tolist()) | set(stories.answers.tolist())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train = load_stories("10k", TASKS, "train")
+    words |= set(train.words.tolist()) | set(train.answers.tolist())
+    assert words == set(range(159))
+    asked = Counter()
+    for task, start, end in zip(train.tasks.tolist(), train.starts[:-1], train.starts[1:], strict=True):
+        asked[task] += int((train.words[start:end] == WORDS.index("?")).sum())
+    assert set(asked.values()) <= {1_000, 10_000} and all(asked[task] == 10_000 for task in set(TASKS) - {3})
