@@ -18,7 +18,8 @@ from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
 from agents.rec import RECConfig, make_rec
-from agents.sequence_model import SequenceModelConfig, make_sequence_model
+from agents.sequence_model import make_sequence_model
+from agents.sequence_model_config import SequenceModelConfig
 
 AgentConfig = Annotated[
     RandomConfig | MFECConfig | NECConfig | RECConfig | DQNConfig | MemoryClassifierConfig | SequenceModelConfig,

@@ -7,16 +7,15 @@ and beside it by what `forcing` holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.agent import Metrics
-from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, NTMConfig, make_core
+from agents.cores import make_core
 from agents.finite import check_finite
 from agents.forcing import (
     HIDDEN,
@@ -29,80 +28,9 @@ from agents.forcing import (
     TeacherForcing,
 )
 from agents.optimisers import load_optimiser
-from memory.neural import RecurrentCore, named_tensors, unroll
+from agents.sequence_model_config import SequenceModelConfig
+from memory.neural import RecurrentCore, named_tensors, unroll_with_loss
 from memory.neural import compiled as compiled_step
-
-
-class SequenceTraining(CoreConfig):
-    """How a sequence model learns, whatever its core."""
-
-    learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Of Adam, at first."""
-    updates_per_halving: int = Field(default=0, ge=0)
-    """Updates in which the learning rate halves, little by little; 0: it stays. At a constant rate, a model that had
-    solved its task forgets it now and then."""
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Adam's decay of the mean gradient."""
-    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
-    """Adam's decay of the mean squared gradient."""
-    adam_epsilon: float = Field(default=1e-8, gt=0.0)
-    """What Adam adds to the root of that."""
-    gradient_norm: float = Field(default=10.0, gt=0.0)
-    """Longer gradients are scaled down to this length."""
-    compiled: bool = False
-    """Whether torch compiles a step of the core: one or two minutes at the start, for updates two to three times as
-    fast. Numbers round otherwise than without."""
-    forcing: Literal["teacher", "professor", "memory"] = "teacher"
-    """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
-    in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""
-    forcing_weight: float = Field(default=1.0, ge=0.0)
-    """Factor of what the model pays to discriminators."""
-    discriminator_learning_rate: float = Field(default=1e-4, gt=0.0)
-    """Of their Adam."""
-    model_from: float = Field(default=0.75, ge=0.0, le=1.0)
-    """Running accuracy of a discriminator from which on the model learns from it; 0: always."""
-    discriminator_until: float = Field(default=0.99, ge=0.0, le=1.0)
-    """Running accuracy up to which a discriminator learns; 1: always."""
-    discriminator_batch: int = Field(default=32, ge=1)
-    """Memories of right and of wrong predictions in an update of their discriminator, as many of each."""
-    kept_memories: int = Field(default=500, ge=2)
-    """Most of each kind that are kept for it."""
-
-    @model_validator(mode="after")
-    def _asks_for_nothing_that_has_no_effect(self) -> Self:
-        for name in _OF_FORCING if self.forcing == "teacher" else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} needs forcing professor or memory, got forcing teacher")
-        return self
-
-
-_OF_FORCING = (
-    "forcing_weight",
-    "discriminator_learning_rate",
-    "model_from",
-    "discriminator_until",
-    "discriminator_batch",
-    "kept_memories",
-)
-
-
-class GRUModelConfig(SequenceTraining, GRUConfig):
-    """A sequence model over gated recurrent units, with no memory beside them."""
-
-
-class LSTMModelConfig(SequenceTraining, LSTMConfig):
-    """A sequence model over long short-term memory, with no memory beside it."""
-
-
-class NTMModelConfig(SequenceTraining, NTMConfig):
-    """A sequence model over the Neural Turing Machine of Graves et al. 2014."""
-
-
-class DNCModelConfig(SequenceTraining, DNCConfig):
-    """A sequence model over the Differentiable Neural Computer of Graves et al. 2016."""
-
-
-SequenceModelConfig = GRUModelConfig | LSTMModelConfig | NTMModelConfig | DNCModelConfig
 
 
 class SequenceModel:
@@ -117,6 +45,7 @@ class SequenceModel:
         optimiser: of the parameters of both.
         gradient_norm: the longest gradient that is followed.
         updates_per_halving: updates in which the optimiser's rate halves; 0: it stays.
+        checkpoint_every: steps between two states that are kept for the backward pass; 0: all are.
         compiled: whether torch compiles the step.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
@@ -130,6 +59,7 @@ class SequenceModel:
         *,
         gradient_norm: float,
         updates_per_halving: int = 0,
+        checkpoint_every: int = 0,
         compiled: bool = False,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
@@ -139,19 +69,28 @@ class SequenceModel:
         self.optimiser = optimiser
         self.gradient_norm = gradient_norm
         self.updates_per_halving = updates_per_halving
+        self.checkpoint_every = checkpoint_every
         self.learning_rate: float = optimiser.param_groups[0]["lr"]
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
         self._step = compiled_step(core) if compiled else core
 
-    def logits(self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object] = lambda state: None) -> Tensor:
+    def logits(self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object] | None = None) -> Tensor:
         """The log odds of every bit, `[time, batch, target_size]`; one at a step depends on inputs up to that step.
 
         `watch` is shown the core's state after every step.
         """
-        outputs, _ = unroll(self._step, inputs, self.core.initial_state(inputs.shape[1]), watch)
-        return self.readout(outputs)
+        return self._predict(inputs, watch)[0]
+
+    def _predict(
+        self, inputs: Tensor, watch: Callable[[tuple[Any, ...]], object] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log odds, and the auxiliary losses `[time, batch]` of a core that has some."""
+        state = self.core.initial_state(inputs.shape[1])
+        every = self.checkpoint_every
+        outputs, _, losses = unroll_with_loss(self.core, inputs, state, watch, step=self._step, checkpoint_every=every)
+        return self.readout(outputs), losses
 
     @torch.no_grad()
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -177,14 +116,17 @@ class SequenceModel:
         """
         batch = self._on_device(inputs, targets, mask)
         states = list[dict[str, Tensor]]()
-        watch = (lambda state: states.append(named_tensors(state))) if self.forcing.watches else (lambda state: None)
-        logits = self.logits(batch["inputs"], watch)
+        watch = (lambda state: states.append(named_tensors(state))) if self.forcing.watches else None
+        logits, auxiliary = self._predict(batch["inputs"], watch)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
         # The mean over counted bits: its gradient has the same scale whatever the length of the sequences.
         cross_entropy = scores["nats"].sum() / (batch["mask"].sum() * targets.shape[-1])
         correct = scores["wrong_bits"] == 0
         penalty, forced = self.forcing.penalty(self, batch["inputs"], states, correct)
         loss = cross_entropy + self.forcing_weight * penalty
+        if auxiliary is not None:
+            loss = loss + auxiliary.mean()
+            forced = {"losses/auxiliary": auxiliary.mean().item(), **forced}
         self.optimiser.zero_grad()
         loss.backward()
         parameters = self._parameters()
@@ -292,6 +234,7 @@ def make_sequence_model(
         optimiser,
         gradient_norm=config.gradient_norm,
         updates_per_halving=config.updates_per_halving,
+        checkpoint_every=config.checkpoint_every,
         compiled=config.compiled,
         forcing=_make_forcing(config, core, device, generative),
         forcing_weight=config.forcing_weight,
@@ -305,7 +248,7 @@ def _make_forcing(
         return TeacherForcing()
     state = {name.rpartition(".")[2]: tensor for name, tensor in named_tensors(core.initial_state(1)).items()}
     if config.forcing == "memory" and MEMORY not in state:
-        raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
+        raise ValueError(f"--agent.forcing memory needs a core with a memory matrix, and {config.name} has none")
     if config.forcing == "professor" and not generative:
         raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
@@ -42,6 +43,14 @@ class RecurrentCore(nn.Module, abc.ABC, Generic[State]):
     @abc.abstractmethod
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: inputs `[batch, input_size]` to outputs `[batch, output_size]` and the next state."""
+
+    def auxiliary_loss(self, state: State) -> Tensor | None:
+        """What the step that led to a state asks to be paid beside the task, `[batch]`; None: nothing, ever.
+
+        Whoever trains a core adds to its loss the mean over batch and steps. It is weighted already, and may be asked
+        of any state but an initial one.
+        """
+        return None
 
 
 def map_states(function: Callable[..., Tensor], *states: State) -> State:
@@ -90,7 +99,9 @@ def unroll(
     core: Callable[[Tensor, State], tuple[Tensor, State]],
     inputs: Tensor,
     state: State,
-    watch: Callable[[State], object] = lambda state: None,
+    watch: Callable[[State], object] | None = None,
+    *,
+    checkpoint_every: int = 0,
 ) -> tuple[Tensor, State]:
     """Step a core through inputs `[time, batch, input_size]`; outputs `[time, batch, output_size]`, and the last state.
 
@@ -99,12 +110,65 @@ def unroll(
         inputs: of all steps.
         state: before the first.
         watch: is shown the state after every step.
+        checkpoint_every: steps between two states that are kept for the backward pass, which takes all others again
+            (Chen et al. 2016, arXiv 1604.06174): for about a third more time, memory grows with the square root of the
+            steps where this is their square root. Gradients are the same. 0: everything is kept.
+
+    Raises:
+        ValueError: if states are to be watched and forgotten, too.
     """
+    if not checkpoint_every or not torch.is_grad_enabled():
+        return _steps(core, inputs, state, watch)
+    if watch is not None:
+        raise ValueError(
+            "states of which only every few are kept cannot be watched: leave out watch or checkpoint_every"
+        )
+    outputs = []
+    for segment in inputs.split(checkpoint_every):
+        output, state = checkpoint(_steps, core, segment, state, use_reentrant=False, preserve_rng_state=False)
+        outputs.append(output)
+    return torch.cat(outputs), state
+
+
+def unroll_with_loss(
+    core: RecurrentCore[State],
+    inputs: Tensor,
+    state: State,
+    watch: Callable[[State], object] | None = None,
+    *,
+    step: Callable[[Tensor, State], tuple[Tensor, State]] | None = None,
+    checkpoint_every: int = 0,
+) -> tuple[Tensor, State, Tensor | None]:
+    """As `unroll`, and what the steps ask to be paid: auxiliary losses `[time, batch]`, or None of a core without.
+
+    `step` is what is called in the place of the core, if that was compiled.
+    """
+    step = step or core
+
+    def with_loss(step_inputs: Tensor, before: State) -> tuple[Tensor, State]:
+        output, after = step(step_inputs, before)
+        loss = core.auxiliary_loss(after)
+        # Beside the output, for what is not among the outputs of a step is not kept through a checkpoint.
+        return output if loss is None else torch.cat([output, loss[:, None]], dim=1), after
+
+    outputs, state = unroll(with_loss, inputs, state, watch, checkpoint_every=checkpoint_every)
+    if outputs.shape[-1] == core.output_size:
+        return outputs, state, None
+    return outputs[..., :-1], state, outputs[..., -1]
+
+
+def _steps(
+    core: Callable[[Tensor, State], tuple[Tensor, State]],
+    inputs: Tensor,
+    state: State,
+    watch: Callable[[State], object] | None = None,
+) -> tuple[Tensor, State]:
     outputs = []
     for step_inputs in inputs.unbind(0):
         output, state = core(step_inputs, state)
         outputs.append(output)
-        watch(state)
+        if watch is not None:
+            watch(state)
     return torch.stack(outputs), state
 
 

@@ -203,7 +203,11 @@ def test_no_weight_is_no_forcing() -> None:
 @pytest.mark.parametrize(
     ("options", "generative", "mend"),
     [
-        ({"name": "gru", "forcing": "memory"}, True, "--agent.forcing memory needs a core with a memory, and gru has"),
+        (
+            {"name": "gru", "forcing": "memory"},
+            True,
+            "--agent.forcing memory needs a core with a memory matrix, and gru has",
+        ),
         ({**DNC, "model_from": 0.5}, True, "model_from needs forcing professor or memory, got forcing teacher"),
         ({**DNC, "forcing": "professor"}, False, "--agent.forcing professor needs a task that is generated, such as"),
     ],

@@ -37,6 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "sharpness": True,
         **SMALL,
     },
+    "mnm-p": {"name": "mnm", "hidden": 8, "width": 3, "memory_hidden": 4, "heads": 2},
+    "mnm-g": {"name": "mnm", "rule": "g", "hidden": 8, "width": 3, "memory_hidden": 4, "inner_steps": 2},
 }
 EACH = pytest.mark.parametrize("name", MODELS)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agents.sequence_model import SequenceModel, SequenceModelConfig, make_sequence_model
+from agents.sequence_model import SequenceModel, make_sequence_model
+from agents.sequence_model_config import SequenceModelConfig
 from agents.sequence_pictures import sequence_pictures
 
 STEPS, BATCH, SIZE, SLOTS, WIDTH, CELL, GAP = 9, 4, 3, 5, 4, 6, 6

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memory.neural import DNC, GRU, LSTM, NTM, RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
+from memory.neural import DNC, GRU, LSTM, MNM, NTM, RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
 from memory.neural.dnc import DNCState
 from memory.neural.ntm import NTMState
 from tests.memory import neural_oracle as oracle
@@ -38,6 +38,10 @@ def dnc(controller: type[Any] = GRU, **options: Any) -> DNC:
     return DNC(controller(INPUT + READS, HIDDEN), SLOTS, WIDTH, read_heads=READ_HEADS, **options)
 
 
+def mnm(controller: type[Any] = LSTM, **options: Any) -> MNM:
+    return MNM(controller(INPUT + WIDTH, HIDDEN), WIDTH, memory_hidden=5, **options)
+
+
 CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "gru": lambda: GRU(INPUT, HIDDEN),
     "lstm": lambda: LSTM(INPUT, HIDDEN),
@@ -46,6 +50,9 @@ CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "dnc": dnc,
     "dnc lstm": lambda: dnc(LSTM),
     "dnc corrected": lambda: dnc(masking=True, mask_floor=0.1, deallocation=True, sharpness=True),
+    "mnm-p": mnm,
+    "mnm-g": lambda: mnm(GRU, rule="g", heads=3, inner_steps=2),
+    "mnm-p drawn": lambda: mnm(GRU, heads=2, inner_steps=2, learned_memory=False),
 }
 EACH_CORE = pytest.mark.parametrize("name", CORES)
 
@@ -349,7 +356,7 @@ def test_sizes_that_cannot_be_are_refused(make: Callable[[], object], mend: str)
         make()
 
 
-@pytest.mark.parametrize("name", ["ntm", "dnc corrected"])
+@pytest.mark.parametrize("name", ["ntm", "dnc corrected", "mnm-p", "mnm-g"])
 def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
     """Whatever would break the graph raises here; the slow test runs what is compiled."""
     core = build(name)
@@ -361,7 +368,7 @@ def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ntm", "dnc corrected"])
+@pytest.mark.parametrize("name", ["ntm", "dnc corrected", "mnm-p", "mnm-g"])
 def test_a_compiled_step_gives_the_same_outputs_and_gradients(name: str) -> None:
     core = build(name)
     inputs = torch.randn(4, 2, INPUT)

@@ -1,0 +1,92 @@
+"""The options of sequence models: those of their training, beside those of every core."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, MNMConfig, NTMConfig
+
+
+class SequenceTraining(CoreConfig):
+    """How a sequence model learns, whatever its core."""
+
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    """Of Adam, at first."""
+    updates_per_halving: int = Field(default=0, ge=0)
+    """Updates in which the learning rate halves, little by little; 0: it stays. At a constant rate, a model that had
+    solved its task forgets it now and then."""
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Adam's decay of the mean gradient."""
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Adam's decay of the mean squared gradient."""
+    adam_epsilon: float = Field(default=1e-8, gt=0.0)
+    """What Adam adds to the root of that."""
+    gradient_norm: float = Field(default=10.0, gt=0.0)
+    """Longer gradients are scaled down to this length."""
+    checkpoint_every: int = Field(default=0, ge=0)
+    """Steps of a sequence between two states that are kept for the backward pass, which takes the others again: less
+    memory for about a third more time, best near the square root of the steps. 0: all are kept."""
+    compiled: bool = False
+    """Whether torch compiles a step of the core: one or two minutes at the start, for updates two to three times as
+    fast. Numbers round otherwise than without."""
+    forcing: Literal["teacher", "professor", "memory"] = "teacher"
+    """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
+    in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""
+    forcing_weight: float = Field(default=1.0, ge=0.0)
+    """Factor of what the model pays to discriminators."""
+    discriminator_learning_rate: float = Field(default=1e-4, gt=0.0)
+    """Of their Adam."""
+    model_from: float = Field(default=0.75, ge=0.0, le=1.0)
+    """Running accuracy of a discriminator from which on the model learns from it; 0: always."""
+    discriminator_until: float = Field(default=0.99, ge=0.0, le=1.0)
+    """Running accuracy up to which a discriminator learns; 1: always."""
+    discriminator_batch: int = Field(default=32, ge=1)
+    """Memories of right and of wrong predictions in an update of their discriminator, as many of each."""
+    kept_memories: int = Field(default=500, ge=2)
+    """Most of each kind that are kept for it."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        for name in _OF_FORCING if self.forcing == "teacher" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} needs forcing professor or memory, got forcing teacher")
+        if self.checkpoint_every and self.forcing != "teacher":
+            raise ValueError(
+                f"checkpoint_every needs forcing teacher, got forcing {self.forcing}: it learns from states"
+            )
+        return self
+
+
+_OF_FORCING = (
+    "forcing_weight",
+    "discriminator_learning_rate",
+    "model_from",
+    "discriminator_until",
+    "discriminator_batch",
+    "kept_memories",
+)
+
+
+class GRUModelConfig(SequenceTraining, GRUConfig):
+    """A sequence model over gated recurrent units, with no memory beside them."""
+
+
+class LSTMModelConfig(SequenceTraining, LSTMConfig):
+    """A sequence model over long short-term memory, with no memory beside it."""
+
+
+class NTMModelConfig(SequenceTraining, NTMConfig):
+    """A sequence model over the Neural Turing Machine of Graves et al. 2014."""
+
+
+class DNCModelConfig(SequenceTraining, DNCConfig):
+    """A sequence model over the Differentiable Neural Computer of Graves et al. 2016."""
+
+
+class MNMModelConfig(SequenceTraining, MNMConfig):
+    """A sequence model over the Metalearned Neural Memory of Munkhdalai et al. 2019."""
+
+
+SequenceModelConfig = GRUModelConfig | LSTMModelConfig | NTMModelConfig | DNCModelConfig | MNMModelConfig
