@@ -113,8 +113,9 @@ class MNM(RecurrentCore[MNMState]):
     was just read: the paper's output is a linear function of both.
 
     What is written is bounded, and so are weights. Keys and values lie between -1 and 1. The rate is at most 1, or
-    `width / memory_hidden` where that is less: with this the third layer never steps beyond twice its error, its norm
-    grows by no more than 2 in an inner step, and no weight grows faster than with the cube of the steps.
+    `width / memory_hidden` where that is less: with this the third layer never steps further than to the other side of
+    its target, its norm grows by no more than twice the largest target in an inner step, and no weight grows faster
+    than with the cube of the steps.
 
     Args:
         controller: a core whose inputs are those of the MNM, and after them the `width` numbers of what was read.

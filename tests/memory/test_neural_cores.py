@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memory.neural import DNC, GRU, LSTM, MNM, NTM, RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
+from memory.neural import (
+    DNC,
+    GRU,
+    LSTM,
+    MNM,
+    NTM,
+    RecurrentCore,
+    compiled,
+    map_states,
+    named_tensors,
+    unroll,
+    with_tensors,
+)
 from memory.neural.dnc import DNCState
 from memory.neural.ntm import NTMState
 from tests.memory import neural_oracle as oracle
