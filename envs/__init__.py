@@ -20,6 +20,7 @@ from envs.copy_task import (
     RepeatCopy,
     RepeatCopyConfig,
 )
+from envs.dictionary import Dictionary, DictionaryConfig
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
 from envs.mnist import MNISTConfig, make_mnist, mnist_screens
 from envs.sequence_task import SequenceTask
@@ -27,7 +28,7 @@ from envs.sequential_mnist import SequentialMNISTConfig, make_sequential_mnist
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig
+TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | DictionaryConfig | SequentialMNISTConfig
 WorldConfig = Annotated[
     AtariConfig | GridWorldConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
@@ -57,6 +58,8 @@ def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
         return RepeatCopy(config, rng)
     if isinstance(config, AssociativeRecallConfig):
         return AssociativeRecall(config, rng)
+    if isinstance(config, DictionaryConfig):
+        return Dictionary(config, rng)
     return make_sequential_mnist(config, rng)
 
 

@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from memory.neural.addressing import split
 from memory.neural.core import RecurrentCore
 
+_INITIAL_GAIN = 10.0
+"""How much larger the weights of the interface begin than torch draws them. Controllers begin near 0; through tanh's
+after tanh's, what would be written of keys and values as small as they are is a thousandth."""
+
 Rule = Literal["g", "p"]
 """How is written: by gradient (MNM-g), or by learned local targets (MNM-p)."""
 
@@ -157,6 +161,11 @@ class MNM(RecurrentCore[MNMState]):
         self.width, self.heads, self.inner_steps = width, heads, inner_steps
         self.meta_weight = meta_weight
         self.interface = nn.Linear(controller.output_size, (3 * heads + 1) * width)
+        with torch.no_grad():
+            self.interface.weight *= _INITIAL_GAIN
+            # Heads begin by reading where they write: else they must find each other before anything is learned.
+            _, write_keys, _, read_keys = self.interface.weight.split([width, *[heads * width] * 3])
+            read_keys.copy_(write_keys)
         self.rate = nn.Linear(width, 1)
         self.largest_rate = min(1.0, width / memory_hidden)
         self._layers = (memory_hidden, memory_hidden, width)

@@ -37,8 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "sharpness": True,
         **SMALL,
     },
-    "mnm-p": {"name": "mnm", "hidden": 8, "width": 3, "memory_hidden": 4, "heads": 2},
-    "mnm-g": {"name": "mnm", "rule": "g", "hidden": 8, "width": 3, "memory_hidden": 4, "inner_steps": 2},
+    "mnm-p": {"name": "mnm", "hidden": 16, "width": 3, "memory_hidden": 4, "heads": 2},
+    "mnm-g": {"name": "mnm", "rule": "g", "hidden": 16, "width": 3, "memory_hidden": 4, "inner_steps": 2},
 }
 EACH = pytest.mark.parametrize("name", MODELS)
 
@@ -97,6 +97,42 @@ def test_a_logit_depends_on_no_input_after_its_step(name: str) -> None:
             after = model.logits(changed)
             assert torch.equal(after[:time], before[:time])
             assert not torch.equal(after[time:], before[time:])
+
+
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+def test_the_loss_of_a_core_is_learned_from_beside_the_task(name: str) -> None:
+    gradients = []
+    for weight in (0.0, 2.0, 3.0):
+        model = build(name, meta_weight=weight, gradient_norm=1e9)
+        inputs, targets, mask = task(seed=3, min_length=3).draw(5)
+        # Gradients are linear in the weight; metrics tell what was added to the loss.
+        states = model.states(inputs)
+        metrics = model.learn(inputs, targets, mask)
+        assert metrics["losses/auxiliary"] == pytest.approx(weight * states["loss_after"].mean(), rel=1e-5)
+        gradients.append([one.grad.clone() for one in model.core.parameters() if one.grad is not None])
+    for without, two, three in zip(*gradients, strict=True):
+        torch.testing.assert_close(three - without, 1.5 * (two - without), rtol=1e-3, atol=1e-6)
+    assert any((two - without).abs().max() > 1e-4 for without, two, _ in zip(*gradients, strict=True))
+    assert "losses/auxiliary" not in build("dnc").learn(inputs, targets, mask)
+
+
+@pytest.mark.parametrize("name", ["dnc", "mnm-p"])
+def test_checkpoints_along_time_change_nothing_that_is_learned(name: str) -> None:
+    learned = []
+    for every in (0, 3):
+        model, source = build(name, checkpoint_every=every), task()
+        learned.append(([model.learn(*source.draw(4)) for _ in range(5)], model.state_dict()))
+    (metrics, state), (checkpointed, other) = learned
+    assert [one["losses/cross_entropy"] for one in checkpointed] == pytest.approx(
+        [one["losses/cross_entropy"] for one in metrics], rel=1e-5
+    )
+    for mine, its in zip(other["core"].values(), state["core"].values(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_are_refused_where_states_are_learned_from() -> None:
+    with pytest.raises(ValueError, match="checkpoint_every needs forcing teacher, got forcing memory"):
+        build("dnc", checkpoint_every=2, forcing="memory")
 
 
 @EACH
@@ -189,7 +225,7 @@ def test_every_model_learns_to_copy_one_vector(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ntm", "dnc"])
+@pytest.mark.parametrize("name", ["ntm", "dnc", "mnm-p", "mnm-g"])
 def test_a_compiled_model_learns_as_well(name: str) -> None:
     model, source = build(name, learning_rate=1e-2, compiled=True), task(max_length=1)
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(200)]

@@ -173,7 +173,7 @@ def test_a_loss_is_that_of_the_step_before_times_its_weight(rule: Any) -> None:
 @RULES
 @pytest.mark.parametrize(("width", "units"), [(4, 3), (3, 8)])
 def test_a_thousand_writes_at_their_bounds_keep_weights_within_theirs(rule: Any, width: int, units: int) -> None:
-    """Every key and value at 1 or -1, the rate at its largest; by gradient, with units to spare, a rate of 1 would diverge."""
+    """Keys and values at 1 or -1, the rate at its largest: a rate of 1 diverges by gradient, with units to spare."""
     core = build(width=width, units=units, rule=rule, heads=2, inner_steps=2, controller=LSTM)
     nn.init.normal_(core.interface.weight, std=1e3)
     nn.init.constant_(core.rate.bias, 1e3)
@@ -214,6 +214,15 @@ def test_interface_and_targets_alone_learn_to_write_in_one_step(rule: Any) -> No
         optimiser.step()
         losses.append(loss.item())
     assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:3])
+
+
+@HEADS
+def test_heads_begin_by_reading_where_they_write(heads: int) -> None:
+    core = build(heads=heads)
+    nn.init.zeros_(core.interface.bias)
+    _, state = core(torch.randn(BATCH, INPUT), core.initial_state(BATCH))
+    assert torch.equal(state.read_keys, state.write_keys)
+    assert not torch.equal(state.read_keys, state.write_values)
 
 
 @pytest.mark.parametrize("learned", [True, False])

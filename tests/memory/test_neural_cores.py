@@ -361,6 +361,11 @@ def test_links_lead_from_what_was_written_to_what_was_written_next() -> None:
         (lambda: NTM(GRU(9, 4), 4, WIDTH, read_heads=0), "heads must be 1 or more, got 4, 3, 0, 1"),
         (lambda: DNC(GRU(9, 4), 0, WIDTH), "must be at least 1, got 0, 3, 1"),
         (lambda: DNC(GRU(9, 4), 4, WIDTH, mask_floor=1.0), "mask_floor must be 0 or more and below 1, got 1.0"),
+        (lambda: MNM(GRU(WIDTH, 4), WIDTH, 5), "input_size and output_size must be at least 1, got 0 and 7"),
+        (lambda: mnm(heads=0), "width, memory_hidden, heads and inner_steps must be at least 1, got 3, 5, 0, 1"),
+        (lambda: mnm(inner_steps=0), "must be at least 1, got 3, 5, 1, 0"),
+        (lambda: mnm(rule="h"), "rule must be g or p, got h"),
+        (lambda: mnm(meta_weight=-1.0), "meta_weight must be 0 or more, got -1.0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(make: Callable[[], object], mend: str) -> None:
