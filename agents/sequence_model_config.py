@@ -27,7 +27,7 @@ class SequenceTraining(CoreConfig):
     """Longer gradients are scaled down to this length."""
     checkpoint_every: int = Field(default=0, ge=0)
     """Steps of a sequence between two states that are kept for the backward pass, which takes the others again: less
-    memory for about a third more time, best near the square root of the steps. 0: all are kept."""
+    memory for one more forward pass, best near the square root of the steps. 0: all are kept."""
     compiled: bool = False
     """Whether torch compiles a step of the core: one or two minutes at the start, for updates two to three times as
     fast. Numbers round otherwise than without."""

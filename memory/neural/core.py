@@ -111,7 +111,7 @@ def unroll(
         state: before the first.
         watch: is shown the state after every step.
         checkpoint_every: steps between two states that are kept for the backward pass, which takes all others again
-            (Chen et al. 2016, arXiv 1604.06174): for about a third more time, memory grows with the square root of the
+            (Chen et al. 2016, arXiv 1604.06174): for one more forward pass, memory grows with the square root of the
             steps where this is their square root. Gradients are the same. 0: everything is kept.
 
     Raises:

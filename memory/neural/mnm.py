@@ -22,6 +22,8 @@ from memory.neural.core import RecurrentCore
 _INITIAL_GAIN = 10.0
 """How much larger the weights of the interface begin than torch draws them. Controllers begin near 0; through tanh's
 after tanh's, what would be written of keys and values as small as they are is a thousandth."""
+_INITIAL_ANSWER = 0.1
+"""How much smaller the memory's last layer begins: what was never written is answered by little."""
 
 Rule = Literal["g", "p"]
 """How is written: by gradient (MNM-g), or by learned local targets (MNM-p)."""
@@ -173,6 +175,7 @@ class MNM(RecurrentCore[MNMState]):
         shapes = ((memory_hidden, width), (memory_hidden, memory_hidden), (width, memory_hidden))
         for name, shape in zip(Layers._fields, shapes, strict=True):
             drawn = nn.init.xavier_normal_(torch.empty(shape), nn.init.calculate_gain("tanh"))
+            drawn *= _INITIAL_ANSWER if name == "third" else 1.0
             if learned_memory:
                 self.register_parameter(f"initial_{name}", nn.Parameter(drawn))
             else:
