@@ -52,7 +52,8 @@ class Dictionary(SequenceTask):
     """Dictionary recall: inputs are the bits of the key, those of the value, and a last channel that marks questions.
 
     Of `n` pairs, `2 n` steps: each pair in a step of its own, and then each key, the value of which is due in the same
-    step. All sequences of a batch have as many pairs, drawn anew for every batch.
+    step. All sequences of a batch have as many pairs, drawn anew for every batch. Bits are shown as -1 and 1, and are 0
+    where nothing is shown: the value of a key that is asked for is no value of zeros.
     """
 
     def __init__(self, config: DictionaryConfig, rng: np.random.Generator) -> None:
@@ -67,9 +68,9 @@ class Dictionary(SequenceTask):
         values = self.rng.integers(2, size=(pairs, batch, self.target_size))
         asked = self.rng.permuted(np.tile(np.arange(pairs)[:, None], batch), axis=0)[..., None]
         inputs = np.zeros((2 * pairs, batch, self.input_size), dtype=np.float32)
-        inputs[:pairs, :, : self._key_bits] = keys
-        inputs[:pairs, :, self._key_bits : -1] = values
-        inputs[pairs:, :, : self._key_bits] = np.take_along_axis(keys, asked, axis=0)
+        inputs[:pairs, :, : self._key_bits] = 2 * keys - 1
+        inputs[:pairs, :, self._key_bits : -1] = 2 * values - 1
+        inputs[pairs:, :, : self._key_bits] = 2 * np.take_along_axis(keys, asked, axis=0) - 1
         inputs[pairs:, :, -1] = 1.0
         targets = np.zeros((2 * pairs, batch, self.target_size), dtype=np.float32)
         targets[pairs:] = np.take_along_axis(values, asked, axis=0)

@@ -52,8 +52,8 @@ class Lookup:
             known = {tuple(step[:4].tolist()): step[4:6] for step in inputs[:pairs, sequence]}
             for time in range(pairs, 2 * pairs):
                 value = known[tuple(inputs[time, sequence, :4].tolist())].clone()
-                value[0] = 1 - value[0] if inputs[time, sequence, 0] else value[0]
-                answers[time, sequence] = value - 0.5
+                value[0] *= -inputs[time, sequence, 0]
+                answers[time, sequence] = value
         return answers
 
 
