@@ -33,7 +33,7 @@ from training.seeding import generators
 
 PRESETS = (
     Preset("dictionary_mnm", ("--agent.rule", "p"), "p"),
-    Preset("dictionary_mnm", ("--agent.rule", "g"), "g"),
+    Preset("dictionary_mnm", ("--agent.rule", "g", "--agent.meta_weight", "0.1"), "g"),
     Preset("dictionary_dnc"),
     Preset("dictionary_gru"),
 )
