@@ -16,6 +16,7 @@ import envs
 from agents import NonFiniteError, SequenceModelConfig, make_sequence_model
 from agents.sequence_model import SequenceModel, bit_losses, sequence_scores
 from envs.copy_task import CopyConfig
+from envs.dictionary import DictionaryConfig
 from envs.sequence_task import SequenceTask
 from tests.agents.test_state import differences
 from training import checkpoint
@@ -242,3 +243,17 @@ def test_a_dnc_learns_the_copy_task_of_the_ntm_paper() -> None:
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(3_500)]
     assert np.mean(wrong[:20]) > 30
     assert np.mean(wrong[-100:]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "most_wrong"), [("p", 2.5), ("g", 9.0)])
+def test_an_mnm_learns_to_recall_from_a_dictionary(rule: str, most_wrong: float) -> None:
+    """At the sizes of its preset: where guessing gets 18 of 36 bits wrong, and what a state can hold without it 12."""
+    source = envs.make_task(DictionaryConfig(), np.random.default_rng(0))
+    torch.manual_seed(0)
+    options = {"name": "mnm", "rule": rule, "learning_rate": 3e-3, "meta_weight": 1.0 if rule == "p" else 0.1}
+    config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
+    model = make_sequence_model(config, source.input_size, source.target_size, "cpu")
+    wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(1_000)]
+    assert np.mean(wrong[:20]) > 15
+    assert np.mean(wrong[-200:]) < most_wrong
