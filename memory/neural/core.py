@@ -143,10 +143,9 @@ def unroll_with_loss(
 
     `step` is what is called in the place of the core, if that was compiled.
     """
-    step = step or core
 
     def with_loss(step_inputs: Tensor, before: State) -> tuple[Tensor, State]:
-        output, after = step(step_inputs, before)
+        output, after = (core if step is None else step)(step_inputs, before)
         loss = core.auxiliary_loss(after)
         # Beside the output, for what is not among the outputs of a step is not kept through a checkpoint.
         return output if loss is None else torch.cat([output, loss[:, None]], dim=1), after

@@ -97,6 +97,14 @@ def test_states_that_are_forgotten_cannot_be_watched() -> None:
         unroll(core, torch.randn(5, 2, INPUT), core.initial_state(2), print, checkpoint_every=2)
 
 
+def test_a_step_may_be_a_traced_module() -> None:
+    torch.manual_seed(0)
+    core = CORES["mnm-p"]()
+    traced = torch.compile(core, fullgraph=True, backend="eager")
+    for mine, its in zip(passes(core, 5, 2, traced), passes(core, 5, 0), strict=True):
+        torch.testing.assert_close(mine, its)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dnc", "mnm-p"])
 def test_a_compiled_step_has_checkpoints_too(name: str) -> None:
