@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.neural import DNC, GRU, LSTM, NTM, RecurrentCore
+from memory.neural import DNC, GRU, LSTM, MNM, NTM, RecurrentCore
 
 ControllerName = Literal["gru", "lstm"]
 _CONTROLLERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
@@ -18,7 +18,7 @@ class CoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     hidden: int = Field(default=100, ge=1)
-    """Units of the recurrent layer, which in NTM and DNC is the controller."""
+    """Units of the recurrent layer, which in NTM, DNC and MNM is the controller."""
 
 
 class GRUConfig(CoreConfig):
@@ -77,7 +77,34 @@ class DNCConfig(CoreConfig):
     """Whether the steps along links are sharpened (likewise)."""
 
 
-def make_core(config: GRUConfig | LSTMConfig | NTMConfig | DNCConfig, input_size: int) -> RecurrentCore[Any]:
+class MNMConfig(CoreConfig):
+    """Metalearned Neural Memory of Munkhdalai et al. 2019."""
+
+    name: Literal["mnm"] = "mnm"
+    """The core."""
+    controller: ControllerName = "lstm"
+    """The network that writes and reads."""
+    rule: Literal["p", "g"] = "p"
+    """How is written: every layer towards a target that is predicted from the value (p), or down the gradient (g)."""
+    width: int = Field(default=32, ge=1)
+    """Length of a key, and of a value."""
+    memory_hidden: int = Field(default=32, ge=1)
+    """Units of the first two layers of the memory."""
+    heads: int = Field(default=1, ge=1)
+    """Pairs that are written, and keys that are read, in a step."""
+    inner_steps: int = Field(default=1, ge=1)
+    """Steps of the rule in one write."""
+    learned_memory: bool = True
+    """Whether the memory that every sequence begins with is learned, or stays as it was drawn."""
+    meta_weight: float = Field(default=1.0, ge=0.0)
+    """Factor of the meta loss, the squared error of a pair right after it was written."""
+
+
+AnyCoreConfig = GRUConfig | LSTMConfig | NTMConfig | DNCConfig | MNMConfig
+"""Any core."""
+
+
+def make_core(config: AnyCoreConfig, input_size: int) -> RecurrentCore[Any]:
     """Build a core for inputs of a size; its weights are drawn from torch's global generator.
 
     Raises:
@@ -85,6 +112,17 @@ def make_core(config: GRUConfig | LSTMConfig | NTMConfig | DNCConfig, input_size
     """
     if isinstance(config, GRUConfig | LSTMConfig):
         return _CONTROLLERS[config.name](input_size, config.hidden)
+    if isinstance(config, MNMConfig):
+        return MNM(
+            _CONTROLLERS[config.controller](input_size + config.width, config.hidden),
+            config.width,
+            config.memory_hidden,
+            rule=config.rule,
+            heads=config.heads,
+            inner_steps=config.inner_steps,
+            learned_memory=config.learned_memory,
+            meta_weight=config.meta_weight,
+        )
     controller = _CONTROLLERS[config.controller](input_size + config.read_heads * config.width, config.hidden)
     if isinstance(config, NTMConfig):
         return NTM(

@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from agents.agent import Metrics
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
-from memory.neural import RecurrentCore, named_tensors
+from memory.neural import RecurrentCore, Unrolled, named_tensors
 
 HIDDEN, MEMORY = "hidden", "memory"
 _ACCURACY_DECAY = 0.9
@@ -34,8 +34,8 @@ States = Mapping[str, Tensor]
 class Forced(Protocol):
     """What is known here of a sequence model."""
 
-    def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Log odds of every bit, `[time, batch, target_size]`, and the states by these names."""
+    def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, Unrolled[Any]]:
+        """Log odds of every bit, `[time, batch, target_size]`, and the steps, states by these names among them."""
         ...
 
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -171,7 +171,7 @@ class FreeRunning:
         self.records = tuple(adversaries)
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
-        _, drawn = model.predict(model.sample(*inputs.shape[:2]), self.records)
+        drawn = model.predict(model.sample(*inputs.shape[:2]), self.records)[1].recorded
         total, metrics = inputs.new_zeros(()), dict[str, float]()
         for name, adversary in self.adversaries.items():
             free = drawn[name].flatten(2)

@@ -21,7 +21,7 @@ from agents.forcing import Forcing, TeacherForcing, make_forcing
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
 from agents.sequence_scores import correct_sequences, mean_loss, score_metrics, sequence_scores
-from memory.neural import CompiledCore, RecurrentCore, named_tensors, unroll
+from memory.neural import CompiledCore, RecurrentCore, Unrolled, named_tensors, unroll
 
 
 class SequenceModel:
@@ -37,6 +37,7 @@ class SequenceModel:
         optimiser: of the parameters of all.
         gradient_norm: the longest gradient that is followed.
         updates_per_halving: updates in which the optimiser's rate halves; 0: it stays.
+        checkpoint_every: steps between two states that are kept for the backward pass; 0: all are.
         compiled: steps of the core that torch compiles into one call; 0: it is not compiled.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
@@ -51,6 +52,7 @@ class SequenceModel:
         *,
         gradient_norm: float,
         updates_per_halving: int = 0,
+        checkpoint_every: int = 0,
         compiled: int = 0,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
@@ -62,35 +64,32 @@ class SequenceModel:
         self.optimiser = optimiser
         self.gradient_norm = gradient_norm
         self.updates_per_halving = updates_per_halving
+        self.checkpoint_every = checkpoint_every
         self.learning_rate: float = optimiser.param_groups[0]["lr"]
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
         self._compiled = CompiledCore(core, compiled) if compiled else None
 
-    def predict(
-        self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The log odds of every bit, or the logits of every word, `[time, batch, target_size]`.
+    def predict(self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False) -> tuple[Tensor, Unrolled[Any]]:
+        """The log odds of every bit, or the logits of every word, `[time, batch, target_size]`, and the core's steps.
 
-        One at a step depends on inputs up to that step.
+        What is predicted at a step depends on inputs up to that step.
 
         Args:
-            inputs: `[time, batch, input_size]`.
-            record: names of tensors of the core's state.
+            inputs: `[time, batch, input_size]`, or numbers of words `[time, batch]`.
+            record: names of tensors of the core's state that are wanted of every step.
             eager: whether to step the core as it is even where it is compiled: to compile it anew for a batch of
                 another size takes longer.
-
-        Returns:
-            The log odds, and of the core's state after every step what was to be recorded, `[time, batch, ...]`.
         """
-        vectors = self._vectors(inputs)
-        state = self.core.initial_state(inputs.shape[1])
-        if self._compiled is None or eager:
-            steps = unroll(self.core, vectors, state, record)
+        vectors, state = self._vectors(inputs), self.core.initial_state(inputs.shape[1])
+        compiled = None if eager else self._compiled
+        if compiled is None or self.checkpoint_every:
+            step = compiled.step if compiled else None
+            steps = unroll(self.core, vectors, state, record, step=step, checkpoint_every=self.checkpoint_every)
         else:
-            steps = self._compiled.unroll(vectors, state, record)
-        return self.readout(steps.outputs), steps.recorded
+            steps = compiled.unroll(vectors, state, record)
+        return self.readout(steps.outputs), steps
 
     @torch.no_grad()
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -116,11 +115,14 @@ class SequenceModel:
             NonFiniteError: where learning would follow what is not finite.
         """
         batch = self._on_device(inputs, targets, mask)
-        logits, states = self.predict(batch["inputs"], self.forcing.records)
+        logits, steps = self.predict(batch["inputs"], self.forcing.records)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
         cross_entropy = mean_loss(scores, batch["targets"], batch["mask"])
-        penalty, forced = self.forcing.penalty(self, batch["inputs"], states, correct_sequences(scores))
+        penalty, forced = self.forcing.penalty(self, batch["inputs"], steps.recorded, correct_sequences(scores))
         loss = cross_entropy + self.forcing_weight * penalty
+        if steps.losses is not None:
+            loss = loss + steps.losses.mean()
+            forced = {"losses/auxiliary": steps.losses.mean().item(), **forced}
         self.optimiser.zero_grad()
         loss.backward()
         parameters = self._parameters()
@@ -153,8 +155,8 @@ class SequenceModel:
     def states(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """What the core's state was after every step, by name, each `[time, batch, ...]`."""
         names = tuple(named_tensors(self.core.initial_state(1)))
-        _, states = self.predict(torch.from_numpy(inputs).to(self._device), names, eager=True)
-        return {name: state.cpu().numpy() for name, state in states.items()}
+        _, steps = self.predict(torch.from_numpy(inputs).to(self._device), names, eager=True)
+        return {name: state.cpu().numpy() for name, state in steps.recorded.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while the model is trained."""
@@ -234,6 +236,7 @@ def make_sequence_model(
         optimiser,
         gradient_norm=config.gradient_norm,
         updates_per_halving=config.updates_per_halving,
+        checkpoint_every=config.checkpoint_every,
         compiled=config.compiled,
         forcing=make_forcing(config, core, device, generative),
         forcing_weight=config.forcing_weight,

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, NTMConfig
+from agents.cores import CoreConfig, DNCConfig, GRUConfig, LSTMConfig, MNMConfig, NTMConfig
 
 
 class SequenceTraining(CoreConfig):
@@ -28,6 +28,9 @@ class SequenceTraining(CoreConfig):
     """What Adam adds to the root of that."""
     gradient_norm: float = Field(default=10.0, gt=0.0)
     """Longer gradients are scaled down to this length."""
+    checkpoint_every: int = Field(default=0, ge=0)
+    """Steps of a sequence between two states that are kept for the backward pass, which takes the others again: less
+    memory for one more forward pass, best near the square root of the steps. 0: all are kept."""
     compiled: int = Field(default=0, ge=0)
     """Steps of the core that torch compiles into one call; 0: it is not compiled. For a minute or more at the start,
     with every step, updates become two to four times as fast. Numbers round otherwise than without."""
@@ -52,6 +55,8 @@ class SequenceTraining(CoreConfig):
         for name in _OF_FORCING if self.forcing == "teacher" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} needs forcing professor or memory, got forcing teacher")
+        if self.checkpoint_every and self.compiled > 1:
+            raise ValueError(f"checkpoint_every keeps single steps: compiled should be 0 or 1, got {self.compiled}")
         return self
 
 
@@ -81,4 +86,8 @@ class DNCModelConfig(SequenceTraining, DNCConfig):
     """A sequence model over the Differentiable Neural Computer of Graves et al. 2016."""
 
 
-SequenceModelConfig = GRUModelConfig | LSTMModelConfig | NTMModelConfig | DNCModelConfig
+class MNMModelConfig(SequenceTraining, MNMConfig):
+    """A sequence model over the Metalearned Neural Memory of Munkhdalai et al. 2019."""
+
+
+SequenceModelConfig = GRUModelConfig | LSTMModelConfig | NTMModelConfig | DNCModelConfig | MNMModelConfig

@@ -13,7 +13,10 @@ from agents.sequence_model import SequenceModel
 _CELL, _WIDEST = 6, 1_600
 """Pixels along a side of a number, less where a sequence would be wider than so many."""
 _GAP = 6
-_OVER_TIME = ("read_weights", "write_weights", "usage", "precedence")
+_OVER_TIME = (
+    *("read_weights", "write_weights", "usage", "precedence"),
+    *("read_keys", "write_keys", "write_values"),
+)
 _AT_THE_END = ("memory", "links")
 
 
@@ -23,7 +26,8 @@ def sequence_pictures(
     """Pictures of two sequences of a batch, uint8 `[height, width, 3]` by tag.
 
     Inputs, targets and what was predicted have a row for each bit, or for each word; weights and usage a row for each
-    slot, heads one below the other; of memory and links the end of the sequence is shown.
+    slot, and keys and values a row for each number, heads one below the other; of memory and links the end of the
+    sequence is shown.
 
     Args:
         model: is left as it is.

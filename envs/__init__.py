@@ -21,6 +21,7 @@ from envs.copy_task import (
     RepeatCopy,
     RepeatCopyConfig,
 )
+from envs.dictionary import Dictionary, DictionaryConfig
 from envs.grid_world import GridWorldConfig, grid_world_screens, make_grid_world
 from envs.hidden_goal_maze import HiddenGoalMazeConfig, hidden_goal_maze_screens, make_hidden_goal_maze
 from envs.memory_chain import MemoryChainConfig, make_memory_chain, memory_chain_screens
@@ -31,7 +32,9 @@ from envs.t_maze import TMazeConfig, make_t_maze, t_maze_screens
 from envs.workers import WorkerWorld
 from envs.world import Screens, World
 
-TaskConfig = CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | SequentialMNISTConfig | BabiConfig
+TaskConfig = (
+    CopyConfig | RepeatCopyConfig | AssociativeRecallConfig | DictionaryConfig | SequentialMNISTConfig | BabiConfig
+)
 WorldConfig = Annotated[
     AtariConfig | GridWorldConfig | HiddenGoalMazeConfig | TMazeConfig | MemoryChainConfig | MNISTConfig | TaskConfig,
     pydantic.Field(discriminator="name"),
@@ -73,6 +76,8 @@ def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
         return AssociativeRecall(config, rng)
     if isinstance(config, BabiConfig):
         return make_babi(config, rng)
+    if isinstance(config, DictionaryConfig):
+        return Dictionary(config, rng)
     return make_sequential_mnist(config, rng)
 
 

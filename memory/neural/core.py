@@ -12,8 +12,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 State = TypeVar("State", bound=tuple[Any, ...])
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+"""From inputs and a state to outputs and the next state."""
 
 
 class RecurrentCore(nn.Module, abc.ABC, Generic[State]):
@@ -43,6 +46,14 @@ class RecurrentCore(nn.Module, abc.ABC, Generic[State]):
     @abc.abstractmethod
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: inputs `[batch, input_size]` to outputs `[batch, output_size]` and the next state."""
+
+    def auxiliary_loss(self, state: State) -> Tensor | None:
+        """What the step that led to a state asks to be paid beside the task, `[batch]`; None: nothing, ever.
+
+        Whoever trains a core adds to its loss the mean over batch and steps. It is weighted already, and may be asked
+        of any state but an initial one.
+        """
+        return None
 
 
 def map_states(function: Callable[..., Tensor], *states: State) -> State:
@@ -96,10 +107,18 @@ class Unrolled(NamedTuple, Generic[State]):
     """After the last."""
     recorded: dict[str, Tensor]
     """Parts of the state after every step, by the names of `named_tensors`, each `[time, batch, ...]`."""
+    losses: Tensor | None
+    """What the steps ask to be paid beside the task, `[time, batch]`; None of a core that asks nothing."""
 
 
 def unroll(
-    core: Callable[[Tensor, State], tuple[Tensor, State]], inputs: Tensor, state: State, record: Sequence[str] = ()
+    core: RecurrentCore[State],
+    inputs: Tensor,
+    state: State,
+    record: Sequence[str] = (),
+    *,
+    step: Step[State] | None = None,
+    checkpoint_every: int = 0,
 ) -> Unrolled[State]:
     """Step a core through a sequence.
 
@@ -108,21 +127,24 @@ def unroll(
         inputs: of all steps, `[time, batch, input_size]`.
         state: before the first.
         record: names of the tensors of the state that are wanted of every step.
+        step: what is called in the place of the core, if that was compiled.
+        checkpoint_every: steps between two states that are kept for the backward pass, which takes all others again
+            (Chen et al. 2016, arXiv 1604.06174): for one more forward pass, memory grows with the square root of the
+            steps where this is their square root. Gradients are the same. 0: everything is kept.
     """
-    outputs: list[Tensor] = []
-    recorded: dict[str, list[Tensor]] = {name: [] for name in record}
-    for step_inputs in inputs.unbind(0):
-        output, state = core(step_inputs, state)
-        outputs.append(output)
-        if recorded:
-            tensors = named_tensors(state)
-            for name, steps in recorded.items():
-                steps.append(tensors[name])
-    return Unrolled(torch.stack(outputs), state, {name: torch.stack(steps) for name, steps in recorded.items()})
+    if not checkpoint_every or not torch.is_grad_enabled():
+        return _unroll(core, inputs, state, record, step)
+    pieces: list[Unrolled[State]] = []
+    for segment in inputs.split(checkpoint_every):
+        before = pieces[-1].state if pieces else state
+        pieces.append(
+            checkpoint(_unroll, core, segment, before, record, step, use_reentrant=False, preserve_rng_state=False)
+        )
+    return _joined(pieces)
 
 
 class CompiledCore(Generic[State]):
-    """A core whose steps torch compiles, one at a time and several in one, for two to four times the speed.
+    """A core whose steps torch compiles, one at a time and several in one call, for two to four times the speed.
 
     Of steps as small as these, most of the time goes into calling what is compiled and into the graph of its gradient:
     several steps in one call share it. What calls the compiled kernels is compiled too. Either is compiled when it is
@@ -139,25 +161,61 @@ class CompiledCore(Generic[State]):
     def __init__(self, core: RecurrentCore[State], steps: int) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
+        self.core = core
         self.steps = steps
-        self.step: Callable[[Tensor, State], tuple[Tensor, State]] = _compile(core)
-        self._several = _compile(functools.partial(unroll, core))
+        self.step: Step[State] = _compile(core)
+        self._several = _compile(functools.partial(_unroll, core))
 
     def unroll(self, inputs: Tensor, state: State, record: Sequence[str] = ()) -> Unrolled[State]:
         """As `unroll` of the core."""
-        pieces = list[Unrolled[State]]()
+        pieces: list[Unrolled[State]] = []
         whole = len(inputs) - len(inputs) % self.steps
-        for some in inputs[:whole].split(self.steps):
-            if len(some):
-                pieces.append(self._several(some, state, record))
-                state = pieces[-1].state
+        for some in inputs[:whole].split(self.steps) if whole else ():
+            pieces.append(self._several(some, state, record))
+            state = pieces[-1].state
         if len(inputs) > whole:
-            pieces.append(unroll(self.step, inputs[whole:], state, record))
-        return Unrolled(
-            torch.cat([piece.outputs for piece in pieces]),
-            pieces[-1].state,
-            {name: torch.cat([piece.recorded[name] for piece in pieces]) for name in record},
-        )
+            pieces.append(_unroll(self.core, inputs[whole:], state, record, self.step))
+        return _joined(pieces)
+
+
+def _unroll(
+    core: RecurrentCore[State],
+    inputs: Tensor,
+    state: State,
+    record: Sequence[str] = (),
+    step: Step[State] | None = None,
+) -> Unrolled[State]:
+    # Lists as the compiler knows them: it cannot call list[Tensor].
+    outputs: list[Tensor] = []
+    losses: list[Tensor] = []
+    recorded: dict[str, list[Tensor]] = {name: [] for name in record}
+    for step_inputs in inputs.unbind(0):
+        output, state = (core if step is None else step)(step_inputs, state)
+        outputs.append(output)
+        loss = core.auxiliary_loss(state)
+        if loss is not None:
+            losses.append(loss)
+        if recorded:
+            tensors = named_tensors(state)
+            for name, steps in recorded.items():
+                steps.append(tensors[name])
+    return Unrolled(
+        torch.stack(outputs),
+        state,
+        {name: torch.stack(steps) for name, steps in recorded.items()},
+        torch.stack(losses) if losses else None,
+    )
+
+
+def _joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
+    """One sequence of several that follow each other."""
+    losses = [piece.losses for piece in pieces if piece.losses is not None]
+    return Unrolled(
+        torch.cat([piece.outputs for piece in pieces]),
+        pieces[-1].state,
+        {name: torch.cat([piece.recorded[name] for piece in pieces]) for name in pieces[0].recorded},
+        torch.cat(losses) if losses else None,
+    )
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:

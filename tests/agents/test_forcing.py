@@ -17,6 +17,7 @@ from agents import SequenceModelConfig, make_sequence_model
 from agents.forcing import Adversary, Discriminator, FreeRunning, Kept, RightMemories
 from agents.sequence_model import SequenceModel
 from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig
+from memory.neural import Unrolled
 from tests.agents.test_sequence_model import task as copy_task
 from tests.agents.test_state import differences
 from training import checkpoint
@@ -116,7 +117,7 @@ def test_the_model_is_moved_by_what_it_drew_and_not_by_what_it_saw() -> None:
     class Fixed:
         """The model, drawing the same every time."""
 
-        def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, Unrolled[Any]]:
             return model.predict(inputs, record)
 
         def sample(self, steps: int, batch: int) -> Tensor:
@@ -202,7 +203,11 @@ def test_no_weight_is_no_forcing() -> None:
 @pytest.mark.parametrize(
     ("options", "generative", "mend"),
     [
-        ({"name": "gru", "forcing": "memory"}, True, "--agent.forcing memory needs a core with a memory, and gru has"),
+        (
+            {"name": "gru", "forcing": "memory"},
+            True,
+            "--agent.forcing memory needs a core with a memory matrix, and gru has",
+        ),
         ({**DNC, "model_from": 0.5}, True, "model_from needs forcing professor or memory, got forcing teacher"),
         ({**DNC, "forcing": "professor"}, False, "--agent.forcing professor needs a task that is generated, such as"),
     ],

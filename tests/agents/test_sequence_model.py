@@ -17,6 +17,7 @@ from agents import NonFiniteError, SequenceModelConfig, make_sequence_model
 from agents.sequence_model import SequenceModel
 from agents.sequence_scores import bit_losses, sequence_scores
 from envs.copy_task import CopyConfig
+from envs.dictionary import DictionaryConfig
 from envs.sequence_task import SequenceTask
 from tests.agents.test_state import differences
 from training import checkpoint
@@ -38,6 +39,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "sharpness": True,
         **SMALL,
     },
+    "mnm-p": {"name": "mnm", "hidden": 16, "width": 3, "memory_hidden": 4, "heads": 2},
+    "mnm-g": {"name": "mnm", "rule": "g", "hidden": 16, "width": 3, "memory_hidden": 4, "inner_steps": 2},
 }
 EACH = pytest.mark.parametrize("name", MODELS)
 
@@ -96,6 +99,42 @@ def test_a_logit_depends_on_no_input_after_its_step(name: str) -> None:
             after, _ = model.predict(changed)
             assert torch.equal(after[:time], before[:time])
             assert not torch.equal(after[time:], before[time:])
+
+
+@pytest.mark.parametrize("name", ["mnm-p", "mnm-g"])
+def test_the_loss_of_a_core_is_learned_from_beside_the_task(name: str) -> None:
+    gradients = []
+    for weight in (0.0, 2.0, 3.0):
+        model = build(name, meta_weight=weight, gradient_norm=1e9)
+        inputs, targets, mask = task(seed=3, min_length=3).draw(5)
+        # Gradients are linear in the weight; metrics tell what was added to the loss.
+        states = model.states(inputs)
+        metrics = model.learn(inputs, targets, mask)
+        assert metrics["losses/auxiliary"] == pytest.approx(weight * states["loss_after"].mean(), rel=1e-5)
+        gradients.append([one.grad.clone() for one in model.core.parameters() if one.grad is not None])
+    for without, two, three in zip(*gradients, strict=True):
+        torch.testing.assert_close(three - without, 1.5 * (two - without), rtol=1e-3, atol=1e-6)
+    assert any((two - without).abs().max() > 1e-4 for without, two, _ in zip(*gradients, strict=True))
+    assert "losses/auxiliary" not in build("dnc").learn(inputs, targets, mask)
+
+
+@pytest.mark.parametrize("name", ["dnc", "mnm-p"])
+def test_checkpoints_along_time_change_nothing_that_is_learned(name: str) -> None:
+    learned = []
+    for every in (0, 3):
+        model, source = build(name, checkpoint_every=every), task()
+        learned.append(([model.learn(*source.draw(4)) for _ in range(5)], model.state_dict()))
+    (metrics, state), (checkpointed, other) = learned
+    assert [one["losses/cross_entropy"] for one in checkpointed] == pytest.approx(
+        [one["losses/cross_entropy"] for one in metrics], rel=1e-5
+    )
+    for mine, its in zip(other["core"].values(), state["core"].values(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_are_refused_where_states_are_learned_from() -> None:
+    with pytest.raises(ValueError, match="checkpoint_every needs forcing teacher, got forcing memory"):
+        build("dnc", checkpoint_every=2, forcing="memory")
 
 
 @EACH
@@ -188,7 +227,7 @@ def test_every_model_learns_to_copy_one_vector(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ntm", "dnc"])
+@pytest.mark.parametrize("name", ["ntm", "dnc", "mnm-p", "mnm-g"])
 def test_a_compiled_model_learns_as_well(name: str) -> None:
     model, source = build(name, learning_rate=1e-2, compiled=3), task(max_length=1)
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(200)]
@@ -205,3 +244,17 @@ def test_a_dnc_learns_the_copy_task_of_the_ntm_paper() -> None:
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(3_500)]
     assert np.mean(wrong[:20]) > 30
     assert np.mean(wrong[-100:]) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "most_wrong"), [("p", 2.5), ("g", 9.0)])
+def test_an_mnm_learns_to_recall_from_a_dictionary(rule: str, most_wrong: float) -> None:
+    """At the sizes of its preset: where guessing gets 18 of 36 bits wrong, and what a state can hold without it 12."""
+    source = envs.make_task(DictionaryConfig(), np.random.default_rng(0))
+    torch.manual_seed(0)
+    options = {"name": "mnm", "rule": rule, "learning_rate": 3e-3, "meta_weight": 1.0 if rule == "p" else 0.1}
+    config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
+    model = make_sequence_model(config, source.input_size, source.target_size, "cpu")
+    wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(1_000)]
+    assert np.mean(wrong[:20]) > 15
+    assert np.mean(wrong[-200:]) < most_wrong

@@ -7,7 +7,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agents.sequence_model import SequenceModel, SequenceModelConfig, make_sequence_model
+from agents.sequence_model import SequenceModel, make_sequence_model
+from agents.sequence_model_config import SequenceModelConfig
 from agents.sequence_pictures import sequence_pictures
 
 STEPS, BATCH, SIZE, SLOTS, WIDTH, CELL, GAP = 9, 4, 3, 5, 4, 6, 6
@@ -15,8 +16,9 @@ STEPS, BATCH, SIZE, SLOTS, WIDTH, CELL, GAP = 9, 4, 3, 5, 4, 6, 6
 
 def make(name: str) -> SequenceModel:
     torch.manual_seed(0)
-    sizes = {} if name in ("gru", "lstm") else {"slots": SLOTS, "width": WIDTH}
-    config = TypeAdapter(SequenceModelConfig).validate_python({"name": name, "hidden": 6, **sizes})
+    sizes = {"dnc": {"slots": SLOTS, "width": WIDTH}, "mnm": {"width": WIDTH, "heads": 2}}
+    sizes["ntm"] = sizes["dnc"]
+    config = TypeAdapter(SequenceModelConfig).validate_python({"name": name, "hidden": 6, **sizes.get(name, {})})
     return make_sequence_model(config, SIZE, SIZE, "cpu")
 
 
@@ -46,6 +48,17 @@ def test_weights_stand_slot_by_slot_along_time(name):
     np.testing.assert_allclose(strengths(pictures["recall/memory"], SLOTS, WIDTH, 0), memory / memory.max(), atol=0.01)
     np.testing.assert_allclose(strengths(pictures["recall/inputs"], SIZE, STEPS, 0), inputs[:, 0].T, atol=0.01)
     assert ("recall/links" in pictures) == (name == "dnc")
+
+
+def test_keys_of_all_heads_stand_one_below_the_other_along_time():
+    model, (inputs, targets, mask) = make("mnm"), batch()
+    pictures = sequence_pictures(model, inputs, targets, mask)
+    parts = ("inputs", "targets", "predictions", "read_keys", "write_keys", "write_values")
+    assert pictures.keys() == {f"recall/{part}" for part in parts}
+    keys = np.abs(model.states(inputs)["read_keys"][:, 0].reshape(STEPS, 2 * WIDTH))
+    np.testing.assert_allclose(
+        strengths(pictures["recall/read_keys"], 2 * WIDTH, STEPS, 0), keys.T / keys.max(), atol=0.01
+    )
 
 
 def test_a_right_prediction_stands_beside_a_wrong_one():

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 import envs
 from envs.copy_task import AssociativeRecallConfig, CopyConfig, RepeatCopyConfig
+from envs.dictionary import DictionaryConfig
 from envs.sequence_task import Sequences
 
 
@@ -98,7 +99,39 @@ def test_associative_recall_asks_for_the_item_after_the_one_shown_again() -> Non
     assert places == {(count, place) for count in counts for place in range(count - 1)}
 
 
-CONFIGS = [CopyConfig(), RepeatCopyConfig(), AssociativeRecallConfig()]
+def test_a_dictionary_is_asked_for_every_value_by_its_key_in_another_order() -> None:
+    counts, orders = set(), set()
+    for sequences in drawn(DictionaryConfig(key_bits=5, value_bits=3, min_pairs=2), batches=200):
+        for number in range(4):
+            inputs, targets, mask = of_one(sequences, number)
+            pairs = mask.index(True)
+            assert {abs(bit) for step in inputs[:pairs] for bit in step[:8]} == {1.0}
+            shown = {tuple(step[:5]): [(bit + 1) / 2 for bit in step[5:8]] for step in inputs[:pairs]}
+            assert len(shown) == pairs and mask == [False] * pairs + [True] * pairs
+            assert [step[8] for step in inputs] == [0.0] * pairs + [1.0] * pairs
+            assert all(step[5:8] == [0.0] * 3 for step in inputs[pairs:]) and not np.any(targets[:pairs])
+            asked = [tuple(step[:5]) for step in inputs[pairs:]]
+            assert sorted(asked) == sorted(shown)
+            assert targets[pairs:] == [shown[key] for key in asked]
+            if pairs == 3:
+                orders.add(tuple(list(shown).index(key) for key in asked))
+        counts.add(pairs)
+    assert counts == set(range(2, 9)) and len(orders) == 6
+    bits = np.concatenate([one.inputs[~one.mask][:, :-1].ravel() for one in drawn(DictionaryConfig(), 200)])
+    assert bits.mean() == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_dictionary_may_hold_all_keys_there_are() -> None:
+    (sequences,) = drawn(DictionaryConfig(key_bits=2, value_bits=1, min_pairs=4, max_pairs=4))
+    assert all(
+        {tuple(key) for key in sequences.inputs[:4, one, :2]} == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
+        for one in range(4)
+    )
+    assert DictionaryConfig().title == "dictionary 1-8 pairs of 8 and 8"
+    assert DictionaryConfig(min_pairs=8).title == "dictionary 8 pairs of 8 and 8"
+
+
+CONFIGS = [CopyConfig(), RepeatCopyConfig(), AssociativeRecallConfig(), DictionaryConfig()]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -130,6 +163,8 @@ def test_shapes_and_types_are_as_told(config: BaseModel) -> None:
         (lambda: CopyConfig(min_length=21), "min_length must be at most max_length, got 21 and 20"),
         (lambda: RepeatCopyConfig(max_repeats=1, min_repeats=2), "min_repeats must be at most max_repeats, got 2 and"),
         (lambda: AssociativeRecallConfig(min_items=7), "min_items must be at most max_items, got 7 and 6"),
+        (lambda: DictionaryConfig(min_pairs=9), "min_pairs must be at most max_pairs, got 9 and 8"),
+        (lambda: DictionaryConfig(key_bits=2), "max_pairs must be at most 4, the different keys of 2 bits, got 8"),
     ],
 )
 def test_a_range_that_is_none_is_refused(make, mend: str) -> None:

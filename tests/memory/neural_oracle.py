@@ -132,3 +132,64 @@ def backward_weights(links: Matrix, read_weights: Vector) -> list[float]:
 
 def read(memory: Matrix, weights: Vector) -> list[float]:
     return [sum(weight * slot[j] for weight, slot in zip(weights, memory, strict=True)) for j in range(len(memory[0]))]
+
+
+def layer(weights: Matrix, inputs: Vector, squashed: bool) -> list[float]:
+    sums = [sum(weight * one for weight, one in zip(row, inputs, strict=True)) for row in weights]
+    return [math.tanh(one) for one in sums] if squashed else sums
+
+
+def remembered(weights: Sequence[Matrix], key: Vector) -> list[list[float]]:
+    """Activations of the three layers of a memory that is a network."""
+    first = layer(weights[0], key, squashed=True)
+    second = layer(weights[1], first, squashed=True)
+    return [first, second, layer(weights[2], second, squashed=False)]
+
+
+def squared_error(weights: Sequence[Matrix], keys: Matrix, values: Matrix) -> float:
+    total = 0.0
+    for key, value in zip(keys, values, strict=True):
+        for answer, wanted in zip(remembered(weights, key)[2], value, strict=True):
+            total += (answer - wanted) ** 2
+    return total / (len(keys) * len(values[0]))
+
+
+def stepped(weights: Sequence[Matrix], rate: float, slopes: Sequence[Matrix]) -> list[list[list[float]]]:
+    return [
+        [[weight - rate * slope for weight, slope in zip(*rows, strict=True)] for rows in zip(*layers, strict=True)]
+        for layers in zip(weights, slopes, strict=True)
+    ]
+
+
+def write_by_gradient(weights: Sequence[Matrix], keys: Matrix, values: Matrix, rate: float) -> list[list[list[float]]]:
+    """A step down the squared error, by the chain rule, one head and one weight at a time."""
+    slopes = [[[0.0] * len(row) for row in matrix] for matrix in weights]
+    for key, value in zip(keys, values, strict=True):
+        first, second, third = remembered(weights, key)
+        errors = [2 * (a - v) / (len(keys) * len(value)) for a, v in zip(third, value, strict=True)]
+        for number, (inputs, below) in enumerate([(second, weights[2]), (first, weights[1]), (key, weights[0])]):
+            for i, error in enumerate(errors):
+                for j, one in enumerate(inputs):
+                    slopes[2 - number][i][j] += error * one
+            # The inputs of all layers but the first are tanh of something.
+            errors = [
+                (1 - inputs[j] ** 2) * sum(errors[i] * below[i][j] for i in range(len(errors)))
+                for j in range(len(inputs))
+            ]
+    return stepped(weights, rate, slopes)
+
+
+def write_to_targets(
+    weights: Sequence[Matrix], keys: Matrix, targets: Sequence[Sequence[Vector]], rate: float
+) -> list[list[list[float]]]:
+    """The perceptron's rule in every layer; `targets` are of each head and, of these, of each layer."""
+    slopes = [[[0.0] * len(row) for row in matrix] for matrix in weights]
+    for key, wanted in zip(keys, targets, strict=True):
+        answers = remembered(weights, key)
+        for number, inputs in enumerate([key, answers[0], answers[1]]):
+            size = len(answers[number])
+            for i in range(size):
+                error = 2 * (answers[number][i] - wanted[number][i]) / (len(keys) * size)
+                for j, one in enumerate(inputs):
+                    slopes[number][i][j] += error * one
+    return stepped(weights, rate, slopes)

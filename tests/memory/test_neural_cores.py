@@ -18,6 +18,7 @@ from memory.neural import (
     DNC,
     GRU,
     LSTM,
+    MNM,
     NTM,
     CompiledCore,
     RecurrentCore,
@@ -50,6 +51,10 @@ def dnc(controller: type[Any] = GRU, **options: Any) -> DNC:
     return DNC(controller(INPUT + READS, HIDDEN), SLOTS, WIDTH, read_heads=READ_HEADS, **options)
 
 
+def mnm(controller: type[Any] = LSTM, **options: Any) -> MNM:
+    return MNM(controller(INPUT + WIDTH, HIDDEN), WIDTH, memory_hidden=5, **options)
+
+
 CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "gru": lambda: GRU(INPUT, HIDDEN),
     "lstm": lambda: LSTM(INPUT, HIDDEN),
@@ -58,6 +63,9 @@ CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "dnc": dnc,
     "dnc lstm": lambda: dnc(LSTM),
     "dnc corrected": lambda: dnc(masking=True, mask_floor=0.1, deallocation=True, sharpness=True),
+    "mnm-p": mnm,
+    "mnm-g": lambda: mnm(GRU, rule="g", heads=3, inner_steps=2),
+    "mnm-p drawn": lambda: mnm(GRU, heads=2, inner_steps=2, learned_memory=False),
 }
 EACH_CORE = pytest.mark.parametrize("name", CORES)
 
@@ -230,13 +238,13 @@ def test_sequences_of_a_batch_do_not_meet(name: str) -> None:
 def test_a_saved_state_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     core = build(name)
     inputs = torch.randn(8, 2, INPUT)
-    whole, last, _ = unroll(core, inputs, core.initial_state(2))
-    first, state, _ = unroll(core, inputs[:4], core.initial_state(2))
+    whole, last, *_ = unroll(core, inputs, core.initial_state(2))
+    first, state, *_ = unroll(core, inputs[:4], core.initial_state(2))
     checkpoint.save(tmp_path, {"state": named_tensors(state)}, step=0)
     saved = checkpoint.load(tmp_path)[1]["state"]
     restored = with_tensors(core.initial_state(2), saved)
     assert type(restored) is type(state)
-    second, resumed, _ = unroll(core, inputs[4:], restored)
+    second, resumed, *_ = unroll(core, inputs[4:], restored)
     assert torch.equal(torch.cat([first, second]), whole)
     for tensor, expected in zip(named_tensors(resumed).values(), named_tensors(last).values(), strict=True):
         assert torch.equal(tensor, expected)
@@ -354,6 +362,11 @@ def test_links_lead_from_what_was_written_to_what_was_written_next() -> None:
         (lambda: NTM(GRU(9, 4), 4, WIDTH, read_heads=0), "heads must be 1 or more, got 4, 3, 0, 1"),
         (lambda: DNC(GRU(9, 4), 0, WIDTH), "must be at least 1, got 0, 3, 1"),
         (lambda: DNC(GRU(9, 4), 4, WIDTH, mask_floor=1.0), "mask_floor must be 0 or more and below 1, got 1.0"),
+        (lambda: MNM(GRU(WIDTH, 4), WIDTH, 5), "input_size and output_size must be at least 1, got 0 and 7"),
+        (lambda: mnm(heads=0), "width, memory_hidden, heads and inner_steps must be at least 1, got 3, 5, 0, 1"),
+        (lambda: mnm(inner_steps=0), "must be at least 1, got 3, 5, 1, 0"),
+        (lambda: mnm(rule="h"), "rule must be g or p, got h"),
+        (lambda: mnm(meta_weight=-1.0), "meta_weight must be 0 or more, got -1.0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(make: Callable[[], object], mend: str) -> None:
@@ -361,7 +374,7 @@ def test_sizes_that_cannot_be_are_refused(make: Callable[[], object], mend: str)
         make()
 
 
-@pytest.mark.parametrize("name", ["ntm", "dnc corrected"])
+@pytest.mark.parametrize("name", ["ntm", "dnc corrected", "mnm-p", "mnm-g"])
 def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
     """Whatever would break the graph raises here; the slow test runs what is compiled."""
     core = build(name)
@@ -371,9 +384,9 @@ def test_a_step_is_one_graph_to_the_compiler(name: str) -> None:
     assert torch.equal(traced, expected)
     assert type(after) is type(expected_after)
     several = functools.partial(unroll, core)
-    steps = torch.compile(several, fullgraph=True, backend="eager")(inputs.expand(3, -1, -1), state, ("memory",))
+    steps = torch.compile(several, fullgraph=True, backend="eager")(inputs.expand(3, -1, -1), state, ("reads",))
     assert torch.equal(steps.outputs, several(inputs.expand(3, -1, -1), state).outputs)
-    assert len(steps.recorded["memory"]) == 3
+    assert len(steps.recorded["reads"]) == 3
 
 
 def test_what_is_recorded_is_the_state_after_every_step() -> None:
@@ -402,16 +415,16 @@ def test_several_steps_in_a_call_are_the_steps_of_a_sequence(length: int, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ntm", "dnc corrected"])
+@pytest.mark.parametrize("name", ["ntm", "dnc corrected", "mnm-p", "mnm-g"])
 def test_compiled_steps_give_the_same_outputs_and_gradients(name: str) -> None:
     core = build(name)
     inputs = torch.randn(4, 2, INPUT)
     gradients = []
     for stepped in (functools.partial(unroll, core), CompiledCore(core, steps=3).unroll):
         core.zero_grad()
-        steps = stepped(inputs, core.initial_state(2), ("memory",))
-        (steps.outputs.square().sum() + steps.recorded["memory"].square().sum()).backward()
-        results = [steps.outputs, steps.recorded["memory"]]
+        steps = stepped(inputs, core.initial_state(2), ("reads",))
+        results = [steps.outputs, steps.recorded["reads"], *([] if steps.losses is None else [steps.losses])]
+        sum(result.square().sum() for result in results).backward()
         gradients.append([*results, *(one.grad.clone() for one in core.parameters() if one.grad is not None)])
     for mine, its in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
