@@ -256,5 +256,5 @@ def test_an_mnm_learns_to_recall_from_a_dictionary(rule: str, most_wrong: float)
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
     model = make_sequence_model(config, source.input_size, source.target_size, "cpu")
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(1_000)]
-    assert np.mean(wrong[:20]) > 15
+    assert np.mean(wrong[:20]) > 13
     assert np.mean(wrong[-200:]) < most_wrong
