@@ -290,7 +290,7 @@ def make_forcing(
         return TeacherForcing()
     state = named_tensors(core.initial_state(1))
     if config.forcing == "memory" and MEMORY not in state:
-        raise ValueError(f"--agent.forcing memory needs a core with a memory, and {config.name} has none")
+        raise ValueError(f"--agent.forcing memory needs a core with a memory matrix, and {config.name} has none")
     if config.forcing == "professor" and not generative:
         raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
 

@@ -104,7 +104,9 @@ def plan(options: BabiOptions) -> list[Preset]:
 
 
 def main() -> None:
-    options = parse_overrides(BabiOptions(out=Path("docs/results/babi.csv")), sys.argv[1:], "benchmarks.babi", __doc__)
+    options = parse_overrides(
+        BabiOptions(compiled=0, out=Path("docs/results/babi.csv")), sys.argv[1:], "benchmarks.babi", __doc__
+    )
     benchmark(options, plan(options), record, __name__)
 
 

@@ -46,7 +46,7 @@ class SequenceOptions(CommonOptions):
     jobs: int = Field(default=2, ge=1)
     """Runs at the same time, each on its own core."""
     compiled: int = Field(default=4, ge=0)
-    """Steps of the cores that torch compiles into one call, which takes minutes at the start; 0: none."""
+    """Steps of the cores that torch compiles into one call, which takes minutes at the start; 0 takes the preset's."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def benchmark(
 
 
 def _compiled(config: RunConfig, steps: int) -> RunConfig:
+    if not steps:
+        return config
     return config.model_copy(update={"agent": config.agent.model_copy(update={"compiled": steps})})
 
 

@@ -132,9 +132,9 @@ def test_checkpoints_along_time_change_nothing_that_is_learned(name: str) -> Non
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpoints_are_refused_where_states_are_learned_from() -> None:
-    with pytest.raises(ValueError, match="checkpoint_every needs forcing teacher, got forcing memory"):
-        build("dnc", checkpoint_every=2, forcing="memory")
+def test_checkpoints_are_refused_where_many_steps_are_one_call() -> None:
+    with pytest.raises(ValueError, match="checkpoint_every keeps single steps: compiled should be 0 or 1, got 4"):
+        build("dnc", checkpoint_every=2, compiled=4)
 
 
 @EACH

@@ -60,7 +60,7 @@ def test_errors_are_of_words_and_of_tasks(tmp_path: Path) -> None:
 
 def test_a_run_for_each_task_alone_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "babi.csv"
-    small = ("--override", "agent.hidden=4", "agent.embedding=2", "agent.compiled=False", "--variant", "small")
+    small = ("--override", "agent.hidden=4", "agent.embedding=2", "agent.compiled=0", "--variant", "small")
     given = ("--out", out, "--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--num_envs", 2, *small)
     run(babi.main, "--presets", "babi_lstm", "babi_dnc", "--tasks", 1, 8, *given)
     rows = results.read(out)

@@ -37,7 +37,5 @@ def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypa
 
 
 def test_what_is_no_sequence_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = complaint(
-        copy_task.main, capsys, "--presets", "grid_world_mfec", "--compiled", 0, "--out", tmp_path / "copy.csv"
-    )
+    error = complaint(copy_task.main, capsys, "--presets", "grid_world_mfec", "--out", tmp_path / "copy.csv")
     assert error == "error: --presets: MiniGrid-Empty-8x8-v0 are no sequence tasks\n"

@@ -28,7 +28,7 @@ def do_here(jobs: Sequence[Job], *_: object) -> None:
 def test_rows_of_a_curve_and_of_every_number_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "dictionary.csv"
-    sizes = ("--seeds", 0, "--steps", 4, "--steps_per_row", 2, "--pairs", 1, 16, "--sequences", 40)
+    sizes = ("--seeds", 0, "--steps", 4, "--steps_per_row", 2, "--pairs", 1, 16, "--sequences", 40, "--compiled", 0)
     run(dictionary.main, "--out", out, *sizes, "--variant", "small", "--override", *SMALL)
     assert {row.world for row in results.read(out)} == {"dictionary 1-2 pairs of 4 and 2"}
     for agent, variant in (("mnm", "p+small"), ("mnm", "g+small"), ("dnc", "small"), ("gru", "small")):
@@ -45,7 +45,7 @@ class Lookup:
     core = nn.Identity()
     readout = nn.Linear(1, 1)
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def predict(self, inputs: Tensor, eager: bool) -> tuple[Tensor, None]:
         answers = torch.zeros(*inputs.shape[:2], 2)
         pairs = len(inputs) // 2
         for sequence in range(inputs.shape[1]):
@@ -54,7 +54,7 @@ class Lookup:
                 value = known[tuple(inputs[time, sequence, :4].tolist())].clone()
                 value[0] *= -inputs[time, sequence, 0]
                 answers[time, sequence] = value
-        return answers
+        return answers, None
 
 
 def of_lookup(pairs: tuple[int, ...]) -> dict[str, float]:
