@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.neural import DNC, GRU, LSTM, NTM, RecurrentCore
+from memory.neural import DNC, GRU, LSTM, NTM, FeedForward, RecurrentCore
 
 ControllerName = Literal["gru", "lstm"]
 _CONTROLLERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
@@ -32,6 +32,13 @@ class LSTMConfig(CoreConfig):
     """One layer of long short-term memory."""
 
     name: Literal["lstm"] = "lstm"
+    """The core."""
+
+
+class FeedForwardConfig(CoreConfig):
+    """No memory: one layer that forgets every step, the baseline that all memory must beat."""
+
+    name: Literal["none"] = "none"
     """The core."""
 
 
@@ -77,12 +84,19 @@ class DNCConfig(CoreConfig):
     """Whether the steps along links are sharpened (likewise)."""
 
 
-def make_core(config: GRUConfig | LSTMConfig | NTMConfig | DNCConfig, input_size: int) -> RecurrentCore[Any]:
+AnyCoreConfig = Annotated[
+    GRUConfig | LSTMConfig | FeedForwardConfig | NTMConfig | DNCConfig, Field(discriminator="name")
+]
+
+
+def make_core(config: AnyCoreConfig, input_size: int) -> RecurrentCore[Any]:
     """Build a core for inputs of a size; its weights are drawn from torch's global generator.
 
     Raises:
         ValueError: on sizes that do not fit one another.
     """
+    if isinstance(config, FeedForwardConfig):
+        return FeedForward(input_size, config.hidden)
     if isinstance(config, GRUConfig | LSTMConfig):
         return _CONTROLLERS[config.name](input_size, config.hidden)
     controller = _CONTROLLERS[config.controller](input_size + config.read_heads * config.width, config.hidden)

@@ -161,7 +161,7 @@ def test_an_unknown_game_is_refused_with_the_nearest(capsys):
         ("env: {name: atari}", "preset.yaml: agent is missing"),
         (
             "env: {name: atari}\nagent: {name: mfecc}",
-            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'memory_classifier', 'gru', ",
+            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'recurrent_ppo', 'memory_classifier', 'gru', ",
         ),
         ("env: {name: atari}\nagent: {key_size: 8}", "preset.yaml: agent.name is missing"),
         ("env: {name: atari}\nagent: {name: mfec, neighbors: 3}", "option agent.neighbors; did you mean neighbours?"),

@@ -4,7 +4,7 @@ Read the files in this order: `core` (what all have in common), `controllers` (n
 `addressing` (the equations), `ntm`, `dnc`.
 """
 
-from memory.neural.controllers import GRU, LSTM
+from memory.neural.controllers import GRU, LSTM, FeedForward
 from memory.neural.core import RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
 from memory.neural.dnc import DNC
 from memory.neural.ntm import NTM
@@ -14,6 +14,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "NTM",
+    "FeedForward",
     "RecurrentCore",
     "compiled",
     "map_states",
