@@ -75,7 +75,8 @@ class ActorCritic(nn.Module):
             state after the last step.
         """
         time, batch = inputs.begins.shape
-        features = self.encoder(inputs.observations.flatten(0, 1)).relu().unflatten(0, (time, batch))
+        # Not ReLU: on small observations it happened that all units died, of one cue, and with them what it told.
+        features = self.encoder(inputs.observations.flatten(0, 1)).tanh().unflatten(0, (time, batch))
         if self.feedback:
             done = (inputs.previous_actions[..., None] == self.actions).to(features)
             features = torch.cat([features, done, inputs.previous_rewards[..., None]], dim=-1)

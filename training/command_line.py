@@ -192,7 +192,7 @@ def _with_asked_parts(model: Model, asked: Mapping[str, str], prefix: str = "--"
             continue
         of_part = f"{prefix}{field}."
         name = asked.get(f"{of_part}name")
-        if name and prefix != "--":
+        if name and not name.startswith("--") and prefix != "--":
             union = models_in(type(model).model_fields[field].annotation)
             members = {member.model_fields["name"].default: member for member in union}
             if name not in members:

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memory.neural import DNC, GRU, LSTM, NTM, RecurrentCore, compiled, map_states, named_tensors, unroll, with_tensors
+from memory.neural import (
+    DNC,
+    GRU,
+    LSTM,
+    NTM,
+    FeedForward,
+    RecurrentCore,
+    compiled,
+    map_states,
+    named_tensors,
+    unroll,
+    with_tensors,
+)
 from memory.neural.dnc import DNCState
 from memory.neural.ntm import NTMState
 from tests.memory import neural_oracle as oracle
@@ -41,6 +53,7 @@ def dnc(controller: type[Any] = GRU, **options: Any) -> DNC:
 CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "gru": lambda: GRU(INPUT, HIDDEN),
     "lstm": lambda: LSTM(INPUT, HIDDEN),
+    "none": lambda: FeedForward(INPUT, HIDDEN),
     "ntm": ntm,
     "ntm gru": lambda: ntm(GRU, shift_range=2),
     "dnc": dnc,
