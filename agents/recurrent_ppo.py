@@ -46,7 +46,7 @@ class RecurrentPPOConfig(BaseModel):
     """Passes over a rollout."""
     minibatches: int = Field(1, ge=1)
     """Parts of a rollout, of whole sequences, that a gradient is followed of in a pass."""
-    learning_rate: float = Field(5e-4, gt=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0)
     """Of Adam, at first."""
     anneal_steps: int = Field(0, ge=0)
     """Agent steps in which the learning rate falls to 0 in a straight line; 0: it stays."""
@@ -68,8 +68,9 @@ class RecurrentPPOConfig(BaseModel):
     """Factor of half the values' mean squared error."""
     entropy_weight: float = Field(0.01, ge=0.0)
     """Factor of the policy's entropy, which is rewarded."""
-    normalise_advantages: bool = True
-    """Scale the advantages of a rollout to a mean of 0 and a deviation of 1."""
+    normalise_advantages: bool = False
+    """Scale the advantages of a rollout to a mean of 0 and a deviation of 1. Where rewards are rare, what is scaled up
+    is noise: the policy loses its entropy before it finds any."""
     greedy: bool = False
     """In evaluations, take the likeliest action rather than one drawn by the policy."""
     compiled: bool = False
@@ -219,13 +220,17 @@ class RecurrentPPO:
     def _follow(self, batch: dict[str, Tensor], state: Any) -> Metrics:
         """One step of the optimiser on some sequences `[window, sequences, ...]`, from the states they began in."""
         inputs = Inputs(*(batch[name] for name in Inputs._fields))
-        all_log_probabilities, values, _ = self.network(inputs, state)
+        asked = list[Tensor]()
+        all_log_probabilities, values, _ = self.network(inputs, state, lambda after: asked.extend(self._asked(after)))
         log_probabilities = all_log_probabilities.gather(-1, batch["actions"][..., None]).squeeze(-1)
         log_ratios = log_probabilities - batch["log_probabilities"]
         policy_loss = clipped_objective(log_ratios, batch["advantages"], self.config.clip).neg()
         value_loss = (values - batch["returns"]).square().mean()
         entropy = -(all_log_probabilities.exp() * all_log_probabilities).sum(dim=-1).mean()
         loss = policy_loss + self.config.value_weight * value_loss / 2 - self.config.entropy_weight * entropy
+        auxiliary = torch.stack(asked).mean() if asked else None
+        if auxiliary is not None:
+            loss = loss + auxiliary
         self.optimiser.zero_grad()
         loss.backward()
         parameters = list(self.network.parameters())
@@ -238,10 +243,16 @@ class RecurrentPPO:
                 "losses/policy": policy_loss.item(),
                 "losses/value": value_loss.item(),
                 "losses/entropy": entropy.item(),
+                **({} if auxiliary is None else {"losses/auxiliary": auxiliary.item()}),
                 "losses/gradient_norm": norm.item(),
                 "charts/approximate_kl": (ratios - 1 - log_ratios).mean().item(),
                 "charts/clip_fraction": ((ratios - 1).abs() > self.config.clip).float().mean().item(),
             }
+
+    def _asked(self, state: Any) -> list[Tensor]:
+        """What the core asks to be paid for the step that led to a state, `[batch]`; of most cores nothing."""
+        loss = self.network.core.auxiliary_loss(state)
+        return [] if loss is None else [loss]
 
 
 def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:

@@ -130,7 +130,7 @@ def test_grid_world_video(grid_run, tmp_path):
 
 
 def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, capsys):
-    options = ["--env.max_steps", 30, "--num_envs", 2, "--steps", 400, "--agent.rollout", 20, "--threads", 1]
+    options = ["--env.max_steps", 30, "--num_envs", 8, "--steps", 512, "--agent.rollout", 32, "--threads", 1]
     run(train.main, CONFIGS / "minigrid_memory_gru.yaml", *options, "--runs", tmp_path / "runs")
     path = only_run(tmp_path / "runs")
     video = tmp_path / "game.mp4"

@@ -43,6 +43,14 @@ class RecurrentCore(nn.Module, abc.ABC, Generic[State]):
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: inputs `[batch, input_size]` to outputs `[batch, output_size]` and the next state."""
 
+    def auxiliary_loss(self, state: State) -> Tensor | None:
+        """What the step that led to a state asks to be paid beside the task, `[batch]`; None: nothing, ever.
+
+        Whoever trains a core adds to its loss the mean over batch and steps. It is weighted already, and may be asked
+        of any state but an initial one.
+        """
+        return None
+
 
 def map_states(function: Callable[..., Tensor], *states: State) -> State:
     """The state whose every tensor is `function` of the tensors in its place in some states of one structure.

@@ -120,6 +120,30 @@ def test_the_gradient_of_one_pass_is_that_of_a2c(truncation: int | None, clip: f
     assert metrics["charts/approximate_kl"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_what_a_core_asks_to_be_paid_is_paid() -> None:
+    """The mean over all steps, on top of the gradient that there is without it."""
+    moved = []
+    for factor in (0.0, 1.0):
+        world = FakeWorld(3, **GRID)
+        agent = make_ppo(world.spec, epochs=1, gradient_norm=1e9)
+        agent.optimiser = torch.optim.SGD(agent.network.parameters(), lr=1.0)
+        core = agent.network.core
+        live(agent, world, 12)
+        columns = agent.rollout.columns
+        inputs = Inputs(*(torch.from_numpy(columns[name]) for name in Inputs._fields))
+        hidden: list[Tensor] = []
+        agent.network(inputs, core.initial_state(3), lambda state, kept=hidden: kept.append(state.hidden))  # type: ignore[misc]
+        asked = torch.stack(hidden).square().sum(dim=-1).mean()
+        expected = torch.autograd.grad(asked, list(core.parameters()))
+        core.auxiliary_loss = lambda state, factor=factor: factor * state.hidden.square().sum(dim=-1)  # type: ignore[method-assign]
+        before = [parameter.detach().clone() for parameter in core.parameters()]
+        metrics = agent.learn()
+        assert metrics is not None and metrics["losses/auxiliary"] == pytest.approx(factor * asked.item(), rel=1e-5)
+        moved.append([old - new.detach() for old, new in zip(before, core.parameters(), strict=True)])
+    for without, with_it, gradient in zip(*moved, expected, strict=True):
+        torch.testing.assert_close(with_it - without, gradient, rtol=1e-3, atol=1e-6)
+
+
 def test_more_passes_are_clipped() -> None:
     """What one pass more does to actions already far from their old chance is nothing."""
     world = FakeWorld(3, **GRID)
@@ -238,9 +262,10 @@ def test_games_side_by_side_are_those_played_one_by_one() -> None:
         spec = WorldSpec(1, int(world.single_action_space.n), space.shape, float(space.high.max()), 1)
         agent = make_ppo(spec, greedy=True)
         assert isinstance(agent, Recurrent)
-        # A policy that looks and remembers, to whom it would matter.
+        # A policy that looks and remembers, to whom it would matter, and that likes to go forward.
         for parameter in agent.network.parameters():
             torch.nn.init.normal_(parameter, std=0.7)
+        agent.network.policy.bias.data[2] = 2.0
         results.append(play_games(agent, world, range(100, 109), 0.0))
     assert results[0] == results[1] == results[2]
     assert len({episode.length for episode in results[0]}) > 2
@@ -265,20 +290,19 @@ def test_a_player_remembers() -> None:
 # Learning
 
 
-def last_rewards(core: str, steps: int, seed: int = 0) -> float:
-    """Mean reward of the last 300 episodes of a training in which cues must be remembered for three to five steps."""
-    world = CueWorld(num_envs=16, length=3, seed=seed)
-    agent = make_ppo(
-        world.spec,
-        seed,
-        core={"name": core, "hidden": 32},
-        features=32,
-        rollout=16,
-        minibatches=2,
-        discount=0.9,
-        learning_rate=5e-3,
-        anneal_steps=16 * steps,
-    )
+def last_rewards(core: str, steps: int, seed: int = 0, length: int = 3, **options: Any) -> float:
+    """Mean reward of the last 300 episodes; cues must be remembered for `length` to `length + 2` steps."""
+    world = CueWorld(num_envs=16, length=length, seed=seed)
+    settings = {
+        "core": {"name": core, "hidden": 32},
+        "features": 32,
+        "rollout": 16,
+        "minibatches": 2,
+        "discount": 0.9,
+        "learning_rate": 5e-3,
+        "anneal_steps": 16 * steps,
+    }
+    agent = make_ppo(world.spec, seed, **{**settings, **options})
     rewards: list[float] = []
     metrics: list[Metrics] = []
     for _ in range(steps):
@@ -311,3 +335,11 @@ def test_a_memory_solves_what_needs_one_and_nothing_else_does() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_memory_solves_it_from_whatever_seed(core: str, seed: int) -> None:
     assert last_rewards(core, 1_500, seed) > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_from_the_same_steps_ppo_learns_more_than_a2c() -> None:
+    ppo = [last_rewards("gru", 1_024, seed, length=5) for seed in range(3)]
+    a2c = [last_rewards("gru", 1_024, seed, length=5, epochs=1, minibatches=1) for seed in range(3)]
+    assert min(ppo) > 0.9 and np.mean(ppo) > np.mean(a2c) + 0.3
