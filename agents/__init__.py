@@ -18,11 +18,19 @@ from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
 from agents.rec import RECConfig, make_rec
+from agents.recurrent_ppo import RecurrentPPOConfig, make_recurrent_ppo
 from agents.sequence_model import make_sequence_model
 from agents.sequence_model_config import SequenceModelConfig
 
 AgentConfig = Annotated[
-    RandomConfig | MFECConfig | NECConfig | RECConfig | DQNConfig | MemoryClassifierConfig | SequenceModelConfig,
+    RandomConfig
+    | MFECConfig
+    | NECConfig
+    | RECConfig
+    | DQNConfig
+    | RecurrentPPOConfig
+    | MemoryClassifierConfig
+    | SequenceModelConfig,
     Field(discriminator="name"),
 ]
 
@@ -32,6 +40,7 @@ _MAKERS: dict[str, Callable[[Any, WorldSpec, np.random.Generator, str], Agent]] 
     "nec": make_nec,
     "rec": make_rec,
     "dqn": make_dqn,
+    "recurrent_ppo": make_recurrent_ppo,
     "memory_classifier": make_memory_classifier,
 }
 

@@ -128,6 +128,38 @@ class Agent(Protocol):
         ...
 
 
+class Player(Protocol):
+    """Plays games side by side, and remembers of each what has happened in it."""
+
+    def act(self, observations: np.ndarray, epsilon: float) -> np.ndarray:
+        """Choose an action for each game, with chance `epsilon` a random one; `observe` must follow.
+
+        Args:
+            observations: uint8 `[num_games, *observation_shape]`.
+            epsilon: a chance.
+
+        Returns:
+            int64 `[num_games]`.
+        """
+        ...
+
+    def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """Take in the unclipped rewards of the actions just chosen, and whether they ended a game, each `[num_games]`.
+
+        The next observation of a game that ended is another game's first.
+        """
+        ...
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """An agent that acts by more than the observation, and so must be followed through whole games."""
+
+    def player(self, num_games: int) -> Player:
+        """Somebody who plays as the agent would now; the agent does not notice, not even in its random generator."""
+        ...
+
+
 @runtime_checkable
 class Remembering(Protocol):
     """An agent that can tell which memories it acts by."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.neural import DNC, GRU, LSTM, MNM, NTM, RecurrentCore
+from memory.neural import DNC, GRU, LSTM, MNM, NTM, FeedForward, RecurrentCore
 
 ControllerName = Literal["gru", "lstm"]
 _CONTROLLERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
@@ -32,6 +32,13 @@ class LSTMConfig(CoreConfig):
     """One layer of long short-term memory."""
 
     name: Literal["lstm"] = "lstm"
+    """The core."""
+
+
+class FeedForwardConfig(CoreConfig):
+    """No memory: one layer that forgets every step, the baseline that all memory must beat."""
+
+    name: Literal["none"] = "none"
     """The core."""
 
 
@@ -100,7 +107,9 @@ class MNMConfig(CoreConfig):
     """Factor of the meta loss, the squared error of a pair right after it was written."""
 
 
-AnyCoreConfig = GRUConfig | LSTMConfig | NTMConfig | DNCConfig | MNMConfig
+AnyCoreConfig = Annotated[
+    GRUConfig | LSTMConfig | FeedForwardConfig | NTMConfig | DNCConfig | MNMConfig, Field(discriminator="name")
+]
 """Any core."""
 
 
@@ -110,6 +119,8 @@ def make_core(config: AnyCoreConfig, input_size: int) -> RecurrentCore[Any]:
     Raises:
         ValueError: on sizes that do not fit one another.
     """
+    if isinstance(config, FeedForwardConfig):
+        return FeedForward(input_size, config.hidden)
     if isinstance(config, GRUConfig | LSTMConfig):
         return _CONTROLLERS[config.name](input_size, config.hidden)
     if isinstance(config, MNMConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -33,10 +34,11 @@ class GaussianProjection:
 class Encoder(nn.Module):
     """A network from uint8 observations to features.
 
-    Screens take the convolutions of Mnih et al. 2015; smaller observations (grids of symbols) two dense layers.
+    Screens take the convolutions of Mnih et al. 2015; smaller observations (grids of symbols), and flat ones, two
+    dense layers.
 
     Args:
-        observation_shape: channels first.
+        observation_shape: of screens and grids, channels first.
         observation_high: the largest value in an observation, scaled to 1.
         features: output size.
         precision: `bfloat16` runs the layers under autocast: on processors with matrix units (AMX, GPUs) about half
@@ -53,11 +55,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.observation_high = observation_high
         self.precision = precision
-        channels, height, width = observation_shape
-        self.convolutional = min(height, width) >= SMALLEST_SCREEN
+        self.convolutional = len(observation_shape) == 3 and min(observation_shape[1:]) >= SMALLEST_SCREEN
         if self.convolutional:
             convolutions = nn.Sequential(
-                nn.Conv2d(channels, 32, kernel_size=8, stride=4),
+                nn.Conv2d(observation_shape[0], 32, kernel_size=8, stride=4),
                 nn.ReLU(),
                 nn.Conv2d(32, 64, kernel_size=4, stride=2),
                 nn.ReLU(),
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
         else:
             self.layers = nn.Sequential(
                 nn.Flatten(),
-                nn.Linear(channels * height * width, 256),
+                nn.Linear(math.prod(observation_shape), 256),
                 nn.ReLU(),
                 nn.Linear(256, features),
             )

@@ -21,7 +21,7 @@ from training.command_line import guarded, parse_overrides
 def main() -> None:
     default = MazeOptions(cores=("gru", "none"), steps=0, eval_games=100, out=Path("docs/results/minigrid_memory.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.minigrid_memory", __doc__)
-    benchmark(options, presets(options.cores, "minigrid_memory_recurrent_ppo"))
+    benchmark(options, presets(options.cores, "minigrid_memory_gru"))
 
 
 if __name__ == "__main__":

@@ -163,6 +163,21 @@ def test_a_world_whose_episodes_have_a_length_of_their_own_takes_no_other(tmp_pa
     assert "--max_frames: there is no such option for TMaze-50, its episodes have a length of their own" in error
 
 
+def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, capsys):
+    options = ["--env.max_steps", 30, "--num_envs", 8, "--steps", 512, "--agent.rollout", 32, "--threads", 1]
+    run(train.main, CONFIGS / "minigrid_memory_gru.yaml", *options, "--runs", tmp_path / "runs")
+    path = only_run(tmp_path / "runs")
+    video = tmp_path / "game.mp4"
+    result, again, alone = (
+        evaluation_of(path, "--games", 3, "--num_envs", num_envs, "--video", video) for num_envs in (3, 3, 1)
+    )
+    assert (result["agent"], result["world"]) == ("recurrent_ppo", "MiniGrid-MemoryS9-v0")
+    assert (result["scores"], result["lengths"]) == (again["scores"], again["lengths"])
+    assert alone["game_seeds"] == result["game_seeds"]
+    assert sum(1 for _ in get_reader(video)) == 1 + alone["lengths"][0]
+    assert "a recurrent_ppo agent has no memories" in complaint(evaluate.main, capsys, path, "--record", 1)
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(copied, capsys):
     (copied / "checkpoints" / "step_000000400" / "tree.json").write_text("{}")
     assert evaluation_of(copied, "--games", 1)["checkpoint_step"] == 200

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from agents.recurrent_ppo import RecurrentPPOConfig
 from assembly import RunConfig
 from training.options import models_in
 
@@ -27,6 +28,8 @@ ROOMS: dict[str, set[str]] = {
 PROGRAMS = {"train", "evaluate", "assembly"}
 SCRIPTS = {"benchmarks"}
 """What wires rooms together, and may import all of them."""
+MEMORY_WORLDS = ("minigrid_memory",)
+"""What presets call worlds that need a memory."""
 LONGEST_AGENT = 330
 """Lines; an agent is read top to bottom."""
 
@@ -79,7 +82,11 @@ def test_what_is_installed_are_all_packages_of_the_rooms_and_the_programs() -> N
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_preset_is_a_valid_run_named_after_its_world_and_agent(path: Path) -> None:
     config = RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    assert path.stem == "quickstart" or path.stem.startswith(f"{config.env.name}_{config.agent.name}")
+    names = [f"{config.env.name}_{config.agent.name}"]
+    if isinstance(config.agent, RecurrentPPOConfig):
+        # Over many cores one agent: what matters is the core, and which of the grid worlds.
+        names += [f"{world}_{config.agent.core.name}" for world in MEMORY_WORLDS]
+    assert path.stem == "quickstart" or any(path.stem.startswith(name) for name in names)
 
 
 def config_models(model: type[BaseModel]) -> set[type[BaseModel]]:
@@ -108,6 +115,8 @@ def test_the_models_of_all_worlds_and_agents_are_among_those_checked() -> None:
         "MFECConfig",
         "NECConfig",
         "DQNConfig",
+        "RecurrentPPOConfig",
+        "FeedForwardConfig",
     }
 
 

@@ -23,18 +23,18 @@ from training.command_line import load_yaml
 PRESET = CONFIGS / "grid_world_mfec.yaml"
 
 
-@pytest.mark.parametrize("agent", ["random", "mfec", "nec", "rec", "dqn"])
+@pytest.mark.parametrize("agent", ["random", "mfec", "nec", "rec", "dqn", "recurrent_ppo"])
 def test_a_run_leaves_all_it_promises(agent, tmp_path, capsys):
     preset = CONFIGS / f"grid_world_{agent}.yaml"
     arguments = ["--env.max_steps", 15, "--steps", 200, "--steps_per_log", 60, "--threads", 1, "--runs", tmp_path]
-    run(train.main, preset, *arguments, "--seed", 3)
+    run(train.main, preset, *arguments, "--seed", 3, "--num_envs", 4)
     output = capsys.readouterr().out.strip().split("\n")
     path = only_run(tmp_path)
     assert path.name.startswith(f"grid_world_{agent}__seed3__")
 
     asked = yaml.safe_load(preset.read_text())
     asked["env"]["max_steps"] = 15
-    asked |= {"steps": 200, "steps_per_log": 60, "threads": 1, "runs": str(tmp_path), "seed": 3}
+    asked |= {"steps": 200, "steps_per_log": 60, "threads": 1, "runs": str(tmp_path), "seed": 3, "num_envs": 4}
     assert load_yaml(assembly.RunConfig, path / "config.yaml") == assembly.RunConfig.model_validate(asked)
 
     versions = json.loads((path / "versions.json").read_text())
@@ -148,6 +148,37 @@ def test_a_wrong_override_is_refused_in_one_line(arguments, mend, capsys):
     assert mend in complaint(train.main, capsys, PRESET, *arguments)
 
 
+def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
+    options = ["--agent.core.name=ntm", "--agent.core.slots", 8, "--agent.core.read-heads", 2, "--agent.rollout", 32]
+    preset = CONFIGS / "minigrid_memory_gru.yaml"
+    run(train.main, preset, *options, "--steps", 64, "--num_envs", 8, "--threads", 1, "--runs", tmp_path)
+    core = load_yaml(assembly.RunConfig, only_run(tmp_path) / "config.yaml").agent.core
+    of_preset = load_yaml(assembly.RunConfig, preset).agent.core
+    assert (core.name, core.slots, core.read_heads, core.hidden) == ("ntm", 8, 2, of_preset.hidden)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["--agent.core.name", "dnd"], "--agent.core.name: should be one of 'gru', 'lstm', 'none', 'ntm', 'dnc' (got"),
+        (["--agent.core.name"], "missing value for argument '--agent.core.name'"),
+        (["--agent.core.slots", "8"], "unrecognized option --agent.core.slots; did you mean"),
+        (["--agent.core.name", "dnc", "--agent.core.slot", "8"], "did you mean --agent.core.slots?"),
+        (
+            ["--agent.core.name", "dnc", "--agent.core.slots", "0"],
+            "--agent.core.slots: should be greater than or equal",
+        ),
+        (["--agent.core.hidden", "0"], "--agent.core.hidden: should be greater than or equal to 1 (got 0)"),
+        (["--agent.truncation", "7"], "rollout must be a multiple of truncation, got 128 and 7"),
+        (["--agent.minibatches", "129"], "agent: minibatches must be at most 128, the sequences in a rollout of 128"),
+        (["--agent.name", "dqn"], "invalid choice 'dqn' for argument '--agent.name'"),
+    ],
+)
+def test_a_wrong_core_is_refused_in_one_line(arguments, mend, tmp_path, capsys):
+    preset = CONFIGS / "minigrid_memory_gru.yaml"
+    assert mend in complaint(train.main, capsys, preset, *arguments, "--runs", tmp_path)
+
+
 def test_an_unknown_game_is_refused_with_the_nearest(capsys):
     error = complaint(train.main, capsys, CONFIGS / "quickstart.yaml", "--env.game", "mspacman")
     assert error.startswith("error: --env.game: no Atari game is called 'mspacman'; nearest: ms_pacman")
@@ -161,7 +192,7 @@ def test_an_unknown_game_is_refused_with_the_nearest(capsys):
         ("env: {name: atari}", "preset.yaml: agent is missing"),
         (
             "env: {name: atari}\nagent: {name: mfecc}",
-            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'memory_classifier', 'gru', ",
+            "agent.name: should be one of 'random', 'mfec', 'nec', 'rec', 'dqn', 'recurrent_ppo', 'memory_classifier'",
         ),
         ("env: {name: atari}\nagent: {key_size: 8}", "preset.yaml: agent.name is missing"),
         ("env: {name: atari}\nagent: {name: mfec, neighbors: 3}", "option agent.neighbors; did you mean neighbours?"),

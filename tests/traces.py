@@ -49,6 +49,14 @@ AGENTS: dict[str, dict[str, Any]] = {
         **SOON,
     },
     "dqn": {"name": "dqn", "features": 16, "updates_per_target": 7, "replay_capacity": 400, **SOON},
+    "recurrent_ppo": {
+        "name": "recurrent_ppo",
+        "core": {"name": "gru", "hidden": 16},
+        "features": 16,
+        "rollout": 20,
+        "truncation": 10,
+        "learning_rate": 1e-3,
+    },
     "memory_classifier": {
         "name": "memory_classifier",
         "credit": "hybrid",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -120,9 +121,13 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 def parse_overrides(default: Model, arguments: Sequence[str], program: str, description: str) -> Model:
     """Apply command-line overrides to a preset; `--help` prints every option of it.
 
+    A part of a part may be another than the preset's: `--agent.core.name dnc`. The options that both have in common
+    stay as the preset has them. The parts at the top (world, agent) are the preset's own.
+
     Raises:
         UsageError: on an unknown option, a value of the wrong type, or one out of range.
     """
+    default = _with_asked_parts(default, _asked(arguments))
     _refuse_unknown(list(_options(default, "--")), arguments)
     complaints = io.StringIO()
     try:
@@ -167,10 +172,54 @@ def _options(model: BaseModel, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+def _parts(model: BaseModel, prefix: str) -> Iterator[tuple[str, BaseModel]]:
+    """The models below a model, each with what its options begin with."""
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            yield f"{prefix}{name}.", value
+            yield from _parts(value, f"{prefix}{name}.")
+
+
+def _with_asked_parts(model: Model, asked: Mapping[str, str], prefix: str = "--") -> Model:
+    """A model some of whose parts of parts are others, by the name that was asked for, with what both have in common.
+
+    Raises:
+        UsageError: where there is none of that name.
+    """
+    changes: dict[str, BaseModel] = {}
+    for field, part in model:
+        if not isinstance(part, BaseModel):
+            continue
+        of_part = f"{prefix}{field}."
+        name = asked.get(f"{of_part}name")
+        if name and not name.startswith("--") and prefix != "--":
+            union = models_in(type(model).model_fields[field].annotation)
+            members = {member.model_fields["name"].default: member for member in union}
+            if name not in members:
+                raise UsageError(f"{of_part}name: should be one of {', '.join(map(repr, members))} (got {name!r})")
+            common = {of_both: value for of_both, value in part if of_both in members[name].model_fields}
+            part = members[name].model_validate({**common, "name": name})
+        changes[field] = _with_asked_parts(part, asked, of_part)
+    return model.model_copy(update=changes) if changes else model
+
+
+def _asked(arguments: Sequence[str]) -> dict[str, str]:
+    """What follows each option, by the option's name in the models."""
+    asked = {}
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, value = argument.partition("=")
+        asked[_named(option)] = value if equals else following
+    return asked
+
+
+def _named(option: str) -> str:
+    return "--" + option[2:].replace("-", "_")
+
+
 def _refuse_unknown(known: list[str], arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
-        name = "--" + option[2:].replace("-", "_")
+        name = _named(option)
         if option.startswith("--") and name not in known and not name.startswith(("--help", "--tyro_")):
             raise UsageError(f"unrecognized option {option}{nearest_names(name, known) or '; see --help'}")
 
@@ -183,9 +232,9 @@ def _out_of_range(stop: SystemExit, default: BaseModel) -> str | None:
     if error is None:
         return None
     # A model below the top is validated alone, and its complaint bears its own name only.
-    for name, value in default:
-        if type(value).__name__ == error.title:
-            return explain(error, type(value), f"--{name}.")
+    for prefix, part in _parts(default, "--"):
+        if type(part).__name__ == error.title:
+            return explain(error, type(part), prefix)
     return explain(error, type(default), "--")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agents.agent import Agent, Moment
+from agents.agent import Agent, Moment, Recurrent
 from training.loop import Episode
 
 Watch = Callable[[Moment], None]
@@ -19,9 +19,11 @@ def play_games(
 ) -> list[Episode]:
     """Let `agent` play one game for each seed, side by side in the environments of `world`.
 
+    One that is `Recurrent` plays through its player, all others by the observation alone.
+
     The games are fixed beforehand, and an environment whose game has ended takes the next one. To stop after so many
     ended games instead would leave out the long ones that are still running. In the end, environments for which no
-    game is left idle along: the agent is not asked, and nothing is counted.
+    game is left idle along: the agent is not asked (a player is, in vain), and nothing is counted.
 
     Args:
         agent: is left as it was, but for its random generator.
@@ -39,15 +41,21 @@ def play_games(
     returns, lengths = np.zeros(games), np.zeros(games, dtype=np.int64)
     # Which game each environment plays. Beyond the last game it idles, in an episode that some seed must begin.
     game = np.arange(world.num_envs)
+    player = agent.player(world.num_envs) if isinstance(agent, Recurrent) else None
     observations, infos = world.reset(seed=seeds[game % games])  # type: ignore[arg-type]
     while (playing := np.flatnonzero(game < games)).size:
-        actions = np.zeros(world.num_envs, dtype=np.int64)
-        actions[playing] = agent.act(observations[playing], infos["state_hash"][playing], epsilon)
+        if player is not None:
+            actions = player.act(observations, epsilon)
+        else:
+            actions = np.zeros(world.num_envs, dtype=np.int64)
+            actions[playing] = agent.act(observations[playing], infos["state_hash"][playing], epsilon)
         before, hashes = observations, infos["state_hash"]
         observations, rewards, terminations, truncations, infos = world.step(actions)
         returns[game[playing]] += rewards[playing]
         lengths[game[playing]] += 1
         ended = terminations | truncations
+        if player is not None:
+            player.observe(rewards, ended)
         for env in playing.tolist() if watchers else ():
             moment = Moment(
                 int(game[env]), before[env], hashes[env], int(actions[env]), float(rewards[env]), bool(ended[env])

@@ -4,7 +4,7 @@ Read the files in this order: `core` (what all have in common), `controllers` (n
 `addressing` (the equations), `ntm`, `dnc`, `mnm`.
 """
 
-from memory.neural.controllers import GRU, LSTM
+from memory.neural.controllers import GRU, LSTM, FeedForward
 from memory.neural.core import CompiledCore, RecurrentCore, Unrolled, map_states, named_tensors, unroll, with_tensors
 from memory.neural.dnc import DNC
 from memory.neural.mnm import MNM
@@ -17,6 +17,7 @@ __all__ = [
     "MNM",
     "NTM",
     "CompiledCore",
+    "FeedForward",
     "RecurrentCore",
     "Unrolled",
     "map_states",

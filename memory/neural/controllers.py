@@ -1,6 +1,6 @@
 """Gated recurrent networks as cores: the baselines without a memory beside them, and the controllers of those with one.
 
-`GRU` (Cho et al. 2014) and `LSTM` (Hochreiter and Schmidhuber 1997).
+`GRU` (Cho et al. 2014), `LSTM` (Hochreiter and Schmidhuber 1997), and a layer that remembers nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ class LSTMState(NamedTuple):
 
     hidden: Tensor
     cell: Tensor
+
+
+class NoState(NamedTuple):
+    """Nothing passes from step to step."""
 
 
 class GRU(RecurrentCore[GRUState]):
@@ -59,3 +63,17 @@ class LSTM(RecurrentCore[LSTMState]):
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         hidden, cell = self.cell(inputs, (state.hidden, state.cell))
         return hidden, LSTMState(hidden, cell)
+
+
+class FeedForward(RecurrentCore[NoState]):
+    """One layer with tanh, so that its output has the range of a GRU's; it remembers nothing."""
+
+    def __init__(self, input_size: int, hidden: int) -> None:
+        super().__init__(input_size, hidden)
+        self.layer = nn.Linear(input_size, hidden)
+
+    def initial_state(self, batch: int) -> NoState:
+        return NoState()
+
+    def forward(self, inputs: Tensor, state: NoState) -> tuple[Tensor, NoState]:
+        return self.layer(inputs).tanh(), state

@@ -68,6 +68,53 @@ class FakeWorld:
             self.places[env] = stack[-1]
 
 
+class CueWorld:
+    """Parallel corridors: what is shown at the first step alone says which of two actions pays at the last.
+
+    Observations `[2, 1, 1]` are the cue, which is 0 but at the first step, and whether this is the last. Whoever has
+    forgotten the cue earns 0 on average, and whoever has not 1. Episodes of different lengths are never in step.
+    """
+
+    def __init__(self, num_envs: int = 16, length: int = 5, seed: int = 0) -> None:
+        self.spec = WorldSpec(num_envs, 2, (2, 1, 1), observation_high=2.0, frame_stack=1)
+        self.rng = np.random.default_rng(seed)
+        self.length = length
+        self.cues, self.left = np.zeros((2, num_envs), dtype=np.int64)
+        self.observations = np.zeros((num_envs, 2, 1, 1), dtype=np.uint8)
+        self._begin(np.ones(num_envs, dtype=bool))
+
+    @property
+    def state_hashes(self) -> np.ndarray:
+        return hash_each(self.observations)
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """Act, and begin a new episode where one ended."""
+        observations, state_hashes = self.observations, self.state_hashes
+        ended = self.left == 1
+        self.left = self.left - 1
+        self.observations = np.zeros_like(observations)
+        self.observations[:, 1, 0, 0] = self.left == 1
+        transition = Transition(
+            observations=observations,
+            state_hashes=state_hashes,
+            actions=actions,
+            rewards=np.where(ended, np.where(actions == self.cues, 1.0, -1.0), 0.0),
+            terminations=ended,
+            truncations=np.zeros_like(ended),
+            next_observations=self.observations,
+            next_state_hashes=self.state_hashes,
+        )
+        self._begin(ended)
+        return transition
+
+    def _begin(self, mask: np.ndarray) -> None:
+        self.observations = self.observations.copy()
+        self.cues[mask] = self.rng.integers(0, 2, mask.sum())
+        self.left[mask] = self.length + self.rng.integers(0, 3, mask.sum())
+        self.observations[mask, 0, 0, 0] = self.cues[mask] + 1
+        self.observations[mask, 1, 0, 0] = 0
+
+
 def play(world: FakeWorld, agent: Agent, steps: int) -> list[tuple[list[int], list[Metrics]]]:
     """Let the agent live in the world; the actions it took and the metrics it told, step by step."""
     lived = []

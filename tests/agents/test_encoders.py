@@ -50,6 +50,12 @@ def test_small_grids_take_two_dense_layers() -> None:
     torch.testing.assert_close(features, hidden @ second.T + second_bias, rtol=1e-4, atol=1e-5)
 
 
+def test_flat_observations_take_the_same_as_grids() -> None:
+    grid, flat = encoder_for((2, 3, 1), 255), encoder_for((6,), 255)
+    observations = batch_of((2, 3, 1), 255)
+    assert torch.equal(grid(observations), flat(observations.flatten(1)))
+
+
 @pytest.mark.parametrize(("shape", "screen"), [((1, 36, 36), True), ((1, 35, 84), False), ((3, 56, 56), True)])
 def test_the_convolutions_are_taken_by_whatever_is_large_enough_for_them(shape: tuple[int, ...], screen: bool) -> None:
     encoder = encoder_for(shape, 255)

@@ -88,3 +88,9 @@ def test_rec_reaches_95_percent_of_the_best_return() -> None:
 
 def test_dqn_learns() -> None:
     assert returns_of_last_episodes("grid_world_dqn", seed=2) >= 0.8
+
+
+@pytest.mark.slow
+def test_recurrent_ppo_learns() -> None:
+    """In more steps than the others, each of which it learns from but once it was taken."""
+    assert returns_of_last_episodes("grid_world_recurrent_ppo", seed=0) >= 0.8

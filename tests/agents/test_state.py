@@ -35,6 +35,18 @@ REC = {
 }
 NEC = {"name": "nec", "key_size": 4, "neighbours": 3, "capacity": 25, "epsilon_end": 60, **LEARNS_SOON}
 DQN = {"name": "dqn", "features": 8, "updates_per_target": 7, "epsilon_begin": 10, "epsilon_end": 60, **LEARNS_SOON}
+PPO = {
+    "name": "recurrent_ppo",
+    "core": {"name": "gru", "hidden": 8},
+    "features": 8,
+    "rollout": 12,
+    "truncation": 4,
+    "epochs": 2,
+    "minibatches": 2,
+    "learning_rate": 1e-2,
+}
+NTM = {"name": "ntm", "controller": "gru", "hidden": 8, "slots": 6, "width": 4, "read_heads": 2}
+DNC = {"name": "dnc", "hidden": 8, "slots": 6, "width": 4, "read_heads": 2}
 MFEC = {"name": "mfec", "key_size": 4, "neighbours": 3, "capacity": 25, "epsilon": 0.2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random": ({"name": "random"}, GRID),
@@ -56,6 +68,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dqn": (DQN, STACKED_GRID),
     "dqn screens": ({**DQN, "n_step": 3}, SCREENS),
     "dqn adam": ({**DQN, "optimiser": "adam", "double": True}, SCREENS),
+    "recurrent_ppo": (PPO, GRID),
+    "recurrent_ppo screens": ({**PPO, "core": {"name": "lstm", "hidden": 8}, "anneal_steps": 150}, SCREENS),
+    "recurrent_ppo ntm": ({**PPO, "core": NTM, "clip_rewards": True}, GRID),
+    "recurrent_ppo dnc": ({**PPO, "core": DNC, "feedback": False}, GRID),
+    "recurrent_ppo none": (
+        {**PPO, "core": {"name": "none", "hidden": 8}, "truncation": None, "minibatches": 1},
+        STACKED_GRID,
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from memory.neural import (
     MNM,
     NTM,
     CompiledCore,
+    FeedForward,
     RecurrentCore,
     map_states,
     named_tensors,
@@ -58,6 +59,7 @@ def mnm(controller: type[Any] = LSTM, **options: Any) -> MNM:
 CORES: dict[str, Callable[[], RecurrentCore[Any]]] = {
     "gru": lambda: GRU(INPUT, HIDDEN),
     "lstm": lambda: LSTM(INPUT, HIDDEN),
+    "none": lambda: FeedForward(INPUT, HIDDEN),
     "ntm": ntm,
     "ntm gru": lambda: ntm(GRU, shift_range=2),
     "dnc": dnc,

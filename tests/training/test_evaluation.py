@@ -110,3 +110,38 @@ def test_games_in_a_real_world_do_not_depend_on_the_number_of_environments():
         world.close()
     assert results[0] == results[1]
     assert len({episode.length for episode in results[0]}) > 1, "the games must differ for this to test anything"
+
+
+class CountingAgent:
+    """Acts by how often it has acted in the game, which is the time that `ClockWorld` shows."""
+
+    def act(self, observations, state_hashes, epsilon=None):
+        raise AssertionError("an agent that has a player was asked without it")
+
+    def player(self, num_games):
+        return CountingPlayer(num_games)
+
+
+class CountingPlayer:
+    def __init__(self, num_games):
+        self.times = np.zeros(num_games, dtype=np.int64)
+        self.rewards = np.zeros(num_games)
+
+    def act(self, observations, epsilon):
+        assert epsilon == 0.25
+        np.testing.assert_array_equal(self.times, observations[:, 1])
+        self.actions = np.array([_policy(seed, time) for (seed, _), time in zip(observations, self.times, strict=True)])
+        self.expected = [
+            _reward(seed, time, action) for (seed, time), action in zip(observations, self.actions, strict=True)
+        ]
+        return self.actions
+
+    def observe(self, rewards, ended):
+        np.testing.assert_array_equal(rewards, self.expected)
+        self.times = np.where(ended, 0, self.times + 1)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 10, 25])
+def test_an_agent_that_acts_by_more_than_it_sees_plays_through_a_player_of_its_own(num_envs):
+    episodes = play_games(CountingAgent(), ClockWorld(num_envs), SEEDS, 0.25)
+    assert episodes == [_play_alone(seed)[0] for seed in SEEDS]

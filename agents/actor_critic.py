@@ -1,0 +1,185 @@
+"""A policy and a value over any recurrent core, and what passes from step to step of the games they play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.agent import WorldSpec
+from agents.encoders import Encoder
+from memory.neural import CompiledCore, RecurrentCore, map_states, named_tensors, with_tensors
+
+NO_ACTION = -1
+"""What was done before an episode's first step."""
+
+
+class Inputs(NamedTuple):
+    """What the network is shown of some steps, each `[time, batch, ...]`."""
+
+    observations: Tensor
+    """uint8."""
+    previous_actions: Tensor
+    """int64, `NO_ACTION` where an episode begins."""
+    previous_rewards: Tensor
+    """float32, 0 where an episode begins."""
+    begins: Tensor
+    """bool: whether this is an episode's first step, at which the core's state begins anew."""
+
+
+class ActorCritic(nn.Module):
+    """Encoder, core, and two linear readouts of its output: one for the policy, one for the value.
+
+    Args:
+        encoder: from observations to features.
+        core: over features, and what was done and earned the step before.
+        num_actions: to choose among.
+        feedback: whether the core is told what was done and earned the step before.
+        compiled: whether torch compiles the core's step.
+    """
+
+    def __init__(
+        self, encoder: Encoder, core: RecurrentCore[Any], num_actions: int, *, feedback: bool, compiled: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.core = core
+        self.policy = nn.Linear(core.output_size, num_actions)
+        self.value = nn.Linear(core.output_size, 1)
+        # The first policy is all but uniform, whatever the core is (Andrychowicz et al. 2021, arXiv 2006.05990).
+        nn.init.orthogonal_(self.policy.weight, 0.01)
+        nn.init.zeros_(self.policy.bias)
+        nn.init.zeros_(self.value.bias)
+        self.feedback = feedback
+        # As a bound method: a second name for the module would have its weights saved twice.
+        self._step = (CompiledCore(core, 1).step if compiled else core).__call__  # type: ignore[operator]
+        self.register_buffer("actions", torch.arange(num_actions), persistent=False)
+        self.actions: Tensor
+
+    def forward(
+        self, inputs: Inputs, state: Any, watch: Callable[[Any], object] = lambda state: None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Unroll the core through some steps, its state beginning anew where episodes do.
+
+        Args:
+            inputs: of all steps.
+            state: of the core before the first; of no effect where an episode begins with it.
+            watch: is shown the core's state after every step.
+
+        Returns:
+            The logarithms of the actions' probabilities `[time, batch, actions]`, values `[time, batch]`, and the
+            state after the last step.
+        """
+        time, batch = inputs.begins.shape
+        # Not ReLU: on small observations it happened that all units died, of one cue, and with them what it told.
+        features = self.encoder(inputs.observations.flatten(0, 1)).tanh().unflatten(0, (time, batch))
+        if self.feedback:
+            done = (inputs.previous_actions[..., None] == self.actions).to(features)
+            features = torch.cat([features, done, inputs.previous_rewards[..., None]], dim=-1)
+        # Once for all steps; gradients reach what the core learns to begin with from every episode's beginning.
+        initial = self.core.initial_state(batch)
+        outputs = []
+        any_begins = inputs.begins.any(dim=1).tolist()
+        for step_features, begins, some in zip(features.unbind(0), inputs.begins.unbind(0), any_begins, strict=True):
+            if some:
+                state = where(begins, initial, state)
+            output, state = self._step(step_features, state)
+            watch(state)
+            outputs.append(output)
+        stacked = torch.stack(outputs)
+        return self.policy(stacked).log_softmax(dim=-1), self.value(stacked).squeeze(-1), state
+
+
+def where(mask: Tensor, first: Any, second: Any) -> Any:
+    """The state that is `first` for those of the batch where `mask [batch]` is true, and `second` for the others."""
+    return map_states(lambda one, other: torch.where(mask.view(-1, *(1,) * (one.ndim - 1)), one, other), first, second)
+
+
+class Games:
+    """Games played side by side by a network: of each, the core's state and what was done and earned before.
+
+    `see` a step's observations, then `advance`.
+    """
+
+    def __init__(self, network: ActorCritic, num_games: int) -> None:
+        self.network = network
+        with torch.no_grad():
+            # Copies: of what a core learns to begin with, its own tensors would change with every update.
+            self.state = map_states(torch.clone, network.core.initial_state(num_games))
+        self._next_state = self.state
+        self.previous_actions = np.full(num_games, NO_ACTION, dtype=np.int64)
+        self.previous_rewards = np.zeros(num_games, dtype=np.float32)
+        self.begins = np.ones(num_games, dtype=bool)
+
+    def see(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of the actions' probabilities `[games, actions]`, and values `[games]`, both float32."""
+        inputs = {"observations": observations, **self.before()}
+        log_probabilities, values, self._next_state = self._look(inputs, self.state)
+        return log_probabilities, values
+
+    def foresee(self, observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        """The values float32 `[games]` of what the actions led to, whether or not the games go on from there."""
+        before = {"previous_actions": actions, "previous_rewards": rewards, "begins": np.zeros(len(actions), bool)}
+        return self._look({"observations": observations, **before}, self._next_state)[1]
+
+    def advance(self, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """Take in what was done about what was seen, and begin anew where that ended a game; each `[games]`."""
+        self.state = self._next_state
+        self.previous_actions = np.where(ended, NO_ACTION, actions)
+        self.previous_rewards = np.where(ended, 0.0, rewards).astype(np.float32)
+        self.begins = ended.copy()
+
+    def before(self) -> dict[str, np.ndarray]:
+        """What the network is shown beside the next observations, each `[games]`."""
+        return {
+            "previous_actions": self.previous_actions,
+            "previous_rewards": self.previous_rewards,
+            "begins": self.begins,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the games stand."""
+        return {"core": named_tensors(self.state), **self.before()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self.state = self._next_state = with_tensors(self.state, state["core"])
+        self.previous_actions = state["previous_actions"].copy()
+        self.previous_rewards = state["previous_rewards"].copy()
+        self.begins = state["begins"].copy()
+
+    @torch.no_grad()
+    def _look(self, inputs: dict[str, np.ndarray], state: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+        device = self.network.value.weight.device
+        tensors = {name: torch.as_tensor(array, device=device)[None] for name, array in inputs.items()}
+        tensors["previous_rewards"] = tensors["previous_rewards"].to(torch.float32)
+        log_probabilities, values, state = self.network(Inputs(**tensors), state)
+        return log_probabilities[0].cpu().numpy(), values[0].cpu().numpy(), state
+
+
+def draw(
+    log_probabilities: np.ndarray, rng: np.random.Generator, epsilon: float = 0.0, greedy: bool = False
+) -> np.ndarray:
+    """Draw an action from each row `[batch, actions]`, or with chance `epsilon` any; int64 `[batch]`.
+
+    The likeliest after Gumbel noise is a draw by the probabilities themselves; without it, where `greedy`, the
+    likeliest of all.
+    """
+    noise = 0.0 if greedy else rng.gumbel(size=log_probabilities.shape)
+    actions = (log_probabilities + noise).argmax(axis=1)
+    if epsilon:
+        uniform = rng.integers(0, log_probabilities.shape[1], len(actions))
+        actions = np.where(rng.random(len(actions)) < epsilon, uniform, actions)
+    return actions
+
+
+def make_actor_critic(
+    world: WorldSpec, core: Callable[[int], RecurrentCore[Any]], features: int, *, feedback: bool, compiled: bool
+) -> ActorCritic:
+    """Build the network for a world; `core` makes its core from the size of its inputs."""
+    encoder = Encoder(world.observation_shape, world.observation_high, features)
+    input_size = features + (world.num_actions + 1 if feedback else 0)
+    return ActorCritic(encoder, core(input_size), world.num_actions, feedback=feedback, compiled=compiled)
