@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 from ale_py import AtariVectorEnv
+from gymnasium.spaces import Box
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 _Begun = tuple[AtariVectorEnv, np.ndarray, np.ndarray]
@@ -33,7 +35,8 @@ class Emulators:
         self._playing = list(self._threads.map(lambda _: make(), range(number)))
         self._idle: list[AtariVectorEnv] = []
         self._expected: dict[int, Future[_Begun]] = {}
-        self._observations = np.zeros((number, *self.any.single_observation_space.shape), dtype=np.uint8)
+        space = cast(Box, self.any.single_observation_space)
+        self._observations = np.zeros((number, *space.shape), dtype=np.uint8)
         self._lives = np.zeros(number, dtype=np.int32)
 
     @property

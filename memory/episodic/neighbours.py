@@ -23,9 +23,6 @@ _ROUNDING = 2.0**-22
 """Rounding of a float32 product relative to its terms, four times the unit roundoff, for each root of its length."""
 _MOST_SCORES = 2**25
 """Queries are taken in pieces so that the score matrix stays under 128 MiB."""
-_MANY = 16
-"""So many queries are multiplied with the keys; keys with fewer of them. Either way the library takes several times as
-long where the other is right: it is made for square matrices (MKL, on AMD Zen 4)."""
 
 
 class Neighbours(NamedTuple):
@@ -101,59 +98,44 @@ def _candidates(table: Table, centred: Tensor, stores: list[int], count: int) ->
     spans = [table.span(store) for store in stores]
     start = min(span.start for span in spans)
     searched = slice(start, max(span.stop for span in spans))
-    keys, squared_norms = table.keys[searched], table.squared_norms[searched]
+    keys, squared_norms = table.keys[searched], table.squared_norms[searched, None]
     best = []
     for piece in centred.split(max(1, _MOST_SCORES // len(keys))):
-        by_block = _scores(keys, squared_norms, piece).unflatten(1, (-1, BLOCK))
-        minima = by_block.amin(dim=2)
-        found = [
-            _smallest(by_block, minima, slice((span.start - start) // BLOCK, (span.stop - start) // BLOCK), count)
-            for span in spans
-        ]
+        # A column for each query: with the keys first the library reads them once, whatever the number of queries.
+        scores = torch.addmm(squared_norms, keys, piece.T, alpha=-2.0)
+        minima = scores.unflatten(0, (-1, BLOCK)).amin(dim=1).T.contiguous()
+        found = [_smallest(scores, minima, slice(span.start - start, span.stop - start), count) for span in spans]
         best.append([torch.stack(parts, dim=1) for parts in zip(*found, strict=True)])
     scores, rows = best[0] if len(best) == 1 else (torch.cat(parts) for parts in zip(*best, strict=True))
     return scores, rows + start
 
 
-def _scores(keys: Tensor, squared_norms: Tensor, centred: Tensor) -> Tensor:
-    """Squared distances of all keys less what they share, `[batch, rows]`."""
-    if len(centred) >= _MANY:
-        return torch.addmm(squared_norms, centred, keys.T, alpha=-2.0)
-    scores = keys.new_empty(len(centred), len(keys))
-    return torch.add(squared_norms, (keys @ centred.T).T, alpha=-2.0, out=scores)
-
-
-def _smallest(by_block: Tensor, minima: Tensor, blocks: slice, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest scores within some blocks and their places, `[batch, count]`; inf where there are no more.
+def _smallest(scores: Tensor, minima: Tensor, span: slice, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest scores within some rows, and these, `[batch, count]`; inf where there are no more.
 
     They can only lie in the blocks with the smallest minima. Finding those first replaces a top-k over all rows (its
     cost rivals the matrix product's) by a vectorised minimum and a top-k over few.
 
     Args:
-        by_block: scores `[batch, blocks, BLOCK]`.
+        scores: `[rows, batch]`.
         minima: of each block, `[batch, blocks]`.
-        blocks: which to look into.
+        span: which rows to look into, whole blocks.
         count: how many to find.
     """
-    batch, all_blocks = minima.shape
-    many = blocks.stop - blocks.start > 2 * count
-    if many:
+    batch, device = len(minima), minima.device
+    blocks = slice(span.start // BLOCK, span.stop // BLOCK)
+    if blocks.stop - blocks.start > 2 * count:
         best_blocks = minima[:, blocks].topk(count, dim=1, largest=False, sorted=False).indices + blocks.start
-        # Whole blocks are copied: several times faster than to gather their scores one by one.
-        chosen = best_blocks + torch.arange(0, batch * all_blocks, all_blocks, device=minima.device)[:, None]
-        scores = by_block.flatten(0, 1).index_select(0, chosen.flatten()).view(batch, -1)
-    else:
-        scores = by_block[:, blocks].flatten(1)
-    smallest = scores.topk(min(count, scores.shape[1]), dim=1, largest=False, sorted=False)
-    places = smallest.indices
-    if many:
-        places = best_blocks.gather(1, places // BLOCK) * BLOCK + places % BLOCK
-    else:
-        places = places + blocks.start * BLOCK
-    missing = count - places.shape[1]
-    first = blocks.start * BLOCK
-    return functional.pad(smallest.values, (0, missing), value=torch.inf), functional.pad(
-        places, (0, missing), value=first
+        rows = (best_blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=device)).flatten(1)
+        few = scores.take(rows * batch + torch.arange(batch, device=device)[:, None])
+        smallest = few.topk(count, dim=1, largest=False, sorted=False)
+        return smallest.values, rows.gather(1, smallest.indices)
+    few = scores[span].T
+    smallest = few.topk(min(count, few.shape[1]), dim=1, largest=False, sorted=False)
+    missing = count - smallest.values.shape[1]
+    return (
+        functional.pad(smallest.values, (0, missing), value=torch.inf),
+        functional.pad(smallest.indices + span.start, (0, missing), value=span.start),
     )
 
 
