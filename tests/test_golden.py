@@ -1,6 +1,6 @@
 """Golden traces: what each agent did on the day it was right, to be kept by every change that is not meant to alter it.
 
-On the kind of processor and the version of torch they were recorded with, every action, metric and state must be the
+On the processor and with the version of torch that they were recorded with, every action, metric and state must be the
 same bit for bit. Elsewhere arithmetic rounds otherwise, and what rounding cannot change is compared: the actions up to
 the first update, and the first losses to a thousandth.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,21 @@ from training.seeding import EpisodeSeeds
 
 FOLDER = Path(__file__).parent / "golden"
 RECORDS = 110
-MACHINE = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def _processor() -> str:
+    """Its model: of two that have the same instructions, the libraries may choose other ways to multiply."""
+    models = Path("/proc/cpuinfo")
+    lines = models.read_text().splitlines() if models.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+MACHINE = {
+    "torch": torch.__version__.split("+")[0],
+    "cpu": torch.backends.cpu.get_cpu_capability(),
+    "processor": _processor(),
+}
 
 
 def lived(agent: str, world: str, folder: Path) -> list[dict[str, Any]]:
