@@ -28,6 +28,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Read when torch is loaded. By default a waiting thread of its pool spins for milliseconds and takes the processor from
+# the emulators; on a busy machine two threads are then several times slower than one.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 from assembly import RunConfig, make_loop, random_score, recorder_of
 from envs import TaskConfig
 from training import checkpoint

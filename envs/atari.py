@@ -2,12 +2,14 @@
 
 The emulators run in threads of their own (`ale_py.AtariVectorEnv`). Its way of restarting ended games by itself costs
 a step whose action is ignored; here the caller resets them with a mask, which avoids that step. The price: a seeded
-reset loads the game anew, about 0.1 s (an unseeded one 5 ms, but no episode could ever be played again).
+reset loads the game anew, about 0.1 s (an unseeded one 5 ms, but no episode could ever be played again); it is paid in
+the background where the seed was expected.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -15,6 +17,7 @@ import pydantic
 from ale_py import ALEInterface, AtariVectorEnv, roms
 from gymnasium.spaces import Box
 
+from envs.emulators import Emulators
 from envs.world import Infos, Screens, World, hash_each, misspelt
 
 _SCREEN = (84, 84)
@@ -99,9 +102,10 @@ class Atari(World):
         height, width = _COLOUR_SCREEN if colour else _SCREEN
         self.frame_stack = 1 if colour else config.frame_stack
         self.frames_per_step = config.frame_skip
-        self._emulators = AtariVectorEnv(
+        make = functools.partial(
+            AtariVectorEnv,
             config.game,
-            num_envs,
+            num_envs=1,
             img_height=height,
             img_width=width,
             grayscale=not colour,
@@ -116,22 +120,34 @@ class Atari(World):
             # On by default, and no information would bring the game's own points back.
             reward_clipping=False,
         )
-        action_names = [action.name.lower() for action in self._emulators.ale.get_action_set()]
-        super().__init__(num_envs, cast(Box, self._emulators.single_observation_space), action_names)
+        self._emulators = Emulators(make, num_envs)
+        emulator = self._emulators.any
+        action_names = [action.name.lower() for action in emulator.ale.get_action_set()]
+        super().__init__(num_envs, cast(Box, emulator.single_observation_space), action_names)
         self._reports_life_loss = config.life_loss_ends_episode
         self._lives = np.zeros(num_envs, dtype=np.int32)
 
+    def expect(self, seeds: Sequence[int]) -> None:
+        self._emulators.expect([_emulators_seed(seed) for seed in seeds])
+
+    def close_extras(self, **_: object) -> None:
+        """Let the threads go."""
+        self._emulators.close()
+
     def _begin(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:
-        emulator_seeds = np.array([seed % 2**31 for seed in seeds], dtype=np.int64)
-        observations, infos = self._emulators.reset(seed=emulator_seeds, options={"reset_mask": mask})
-        self._lives = infos["lives"]
+        emulator_seeds = [_emulators_seed(seed) for seed in seeds]
+        observations, self._lives = self._emulators.begin(np.flatnonzero(mask), emulator_seeds)
         return observations, self._infos(observations, np.zeros(self.num_envs, dtype=bool))
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
-        observations, points, terminations, truncations, infos = self._emulators.step(actions.astype(np.int64))
-        life_lost = (infos["lives"] < self._lives) & ~terminations & self._reports_life_loss
-        self._lives = infos["lives"]
+        observations, points, terminations, truncations, lives = self._emulators.step(actions.astype(np.int64))
+        life_lost = (lives < self._lives) & ~terminations & self._reports_life_loss
+        self._lives = lives
         return observations, points.astype(np.float64), terminations, truncations, self._infos(observations, life_lost)
 
     def _infos(self, observations: np.ndarray, life_lost: np.ndarray) -> Infos:
         return {"state_hash": hash_each(observations), "lives": self._lives, "life_lost": life_lost}
+
+
+def _emulators_seed(seed: int) -> int:
+    return int(seed) % 2**31

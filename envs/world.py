@@ -52,6 +52,13 @@ class World(VectorEnv[np.ndarray, np.ndarray, np.ndarray], abc.ABC):
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Act, once in every environment; what `step` returns."""
 
+    def expect(self, seeds: Sequence[int]) -> None:
+        """Be told the seeds of the episodes that are to begin next.
+
+        A world in which that takes long may begin them in the background. It changes nothing but time: other seeds may
+        come, or none.
+        """
+
     def reset(
         self, *, seed: int | Sequence[int] | np.ndarray | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, Infos]:

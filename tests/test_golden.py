@@ -1,6 +1,6 @@
 """Golden traces: what each agent did on the day it was right, to be kept by every change that is not meant to alter it.
 
-On the kind of processor and the version of torch they were recorded with, every action, metric and state must be the
+On the processor and with the version of torch that they were recorded with, every action, metric and state must be the
 same bit for bit. Elsewhere arithmetic rounds otherwise, and what rounding cannot change is compared: the actions up to
 the first update, and the first losses to a thousandth.
 

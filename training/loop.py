@@ -15,6 +15,9 @@ from gymnasium.vector import VectorEnv
 from agents.agent import Agent, Metrics, Transition
 from training.seeding import EpisodeSeeds
 
+_EXPECTED = 2
+"""Episodes that the world is told of before they begin."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -148,8 +151,9 @@ class TrainingLoop:
         return Record(self.step, actions, episodes, metrics)
 
     def _reset(self, mask: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        seeds = self._episode_seeds[mask]
-        return self.world.reset(seed=seeds, options={"reset_mask": mask})
+        begun = self.world.reset(seed=self._episode_seeds[mask], options={"reset_mask": mask})
+        self.world.expect(self.seeds.coming(_EXPECTED).tolist())  # type: ignore[attr-defined]
+        return begun
 
     def _replay(self) -> None:
         """Play the running episodes such that all of them come to their last action in the same step of the world."""

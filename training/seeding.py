@@ -26,8 +26,13 @@ class EpisodeSeeds:
 
     def next(self, n: int) -> np.ndarray:
         """The seeds of the next `n` episodes, int64 `[n]`."""
-        episodes = range(self.episode, self.episode + n)
+        seeds = self.coming(n)
         self.episode += n
+        return seeds
+
+    def coming(self, n: int) -> np.ndarray:
+        """What `next` will answer, for those who prepare."""
+        episodes = range(self.episode, self.episode + n)
         words = [_sequence(self.seed, "episodes", episode).generate_state(1)[0] for episode in episodes]
         # Zero is left out: some emulators take it as a wish for the clock.
         return np.array(words, dtype=np.int64) % (2**31 - 1) + 1

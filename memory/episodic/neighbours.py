@@ -51,18 +51,15 @@ def nearest_in_own(table: Table, queries: Tensor, stores: Tensor, neighbours: in
     asked = stores.unique().tolist()
     width, count = _widths(table, asked, neighbours)
     centred = queries - table.centre
-    if len(asked) == 1:
-        scores, rows = _candidates(table, centred, asked[0], count)
-    else:
-        groups = [(stores == store).nonzero().squeeze(1) for store in asked]
-        found = [_candidates(table, centred[group], store, count) for group, store in zip(groups, asked, strict=True)]
-        order = torch.cat(groups).argsort()
-        scores, rows = (torch.cat(parts)[order] for parts in zip(*found, strict=True))
+    groups = [(stores == store).nonzero().squeeze(1) for store in asked]
+    found = [_candidates(table, centred[group], [store], count) for group, store in zip(groups, asked, strict=True)]
+    order = torch.cat(groups).argsort()
+    scores, rows = (torch.cat(parts)[order].squeeze(1) for parts in zip(*found, strict=True))
     return _ranked(table, queries, centred, stores, scores, rows, width)
 
 
 def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: int) -> Neighbours:
-    """The nearest keys of each query in each of several stores, by one product with the whole table.
+    """The nearest keys of each query in each of several stores, by one product with the rows of all.
 
     Args:
         table: holds the stores.
@@ -73,19 +70,18 @@ def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: i
     Returns:
         Neighbours `[batch * stores, width]`, those of the first query first.
     """
-    width, count = _widths(table, stores.tolist(), neighbours)
+    asked = stores.tolist()
+    width, count = _widths(table, asked, neighbours)
     centred = queries - table.centre
-    pieces = centred.split(max(1, _MOST_SCORES // len(table.keys)))
-    found = [_candidates_in_each(table, piece, stores, count) for piece in pieces]
-    scores, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
-    times = len(stores)
+    scores, rows = _candidates(table, centred, asked, count)
+    times = len(asked)
     return _ranked(
         table,
         queries.repeat_interleave(times, dim=0),
         centred.repeat_interleave(times, dim=0),
         stores.repeat(len(queries)),
-        scores,
-        rows,
+        scores.flatten(0, 1),
+        rows.flatten(0, 1),
         width,
     )
 
@@ -97,46 +93,50 @@ def _widths(table: Table, stores: list[int], neighbours: int) -> tuple[int, int]
     return width, min(width + max(4, width // 8), longest)
 
 
-def _candidates(table: Table, centred: Tensor, store: int, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest scores in one store and their rows, `[batch, count]` each; inf where it has no more.
+def _candidates(table: Table, centred: Tensor, stores: list[int], count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest scores in each of some stores and their rows, `[batch, stores, count]`; inf for no more."""
+    spans = [table.span(store) for store in stores]
+    start = min(span.start for span in spans)
+    searched = slice(start, max(span.stop for span in spans))
+    keys, squared_norms = table.keys[searched], table.squared_norms[searched, None]
+    best = []
+    for piece in centred.split(max(1, _MOST_SCORES // len(keys))):
+        # A column for each query: with the keys first the library reads them once, whatever the number of queries.
+        scores = torch.addmm(squared_norms, keys, piece.T, alpha=-2.0)
+        minima = scores.unflatten(0, (-1, BLOCK)).amin(dim=1).T.contiguous()
+        found = [_smallest(scores, minima, slice(span.start - start, span.stop - start), count) for span in spans]
+        best.append([torch.stack(parts, dim=1) for parts in zip(*found, strict=True)])
+    scores, rows = best[0] if len(best) == 1 else (torch.cat(parts) for parts in zip(*best, strict=True))
+    return scores, rows + start
+
+
+def _smallest(scores: Tensor, minima: Tensor, span: slice, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest scores within some rows, and these, `[batch, count]`; inf where there are no more.
 
     They can only lie in the blocks with the smallest minima. Finding those first replaces a top-k over all rows (its
     cost rivals the matrix product's) by a vectorised minimum and a top-k over few.
+
+    Args:
+        scores: `[rows, batch]`.
+        minima: of each block, `[batch, blocks]`.
+        span: which rows to look into, whole blocks.
+        count: how many to find.
     """
-    span = table.span(store)
-    keys, squared_norms = table.keys[span], table.squared_norms[span]
-    best = []
-    for piece in centred.split(max(1, _MOST_SCORES // len(keys))):
-        scores = torch.addmm(squared_norms, piece, keys.T, alpha=-2.0)
-        blocks = len(keys) // BLOCK
-        if blocks <= 2 * count:
-            smallest = scores.topk(min(count, len(keys)), dim=1, largest=False, sorted=False)
-            best.append((smallest.values, smallest.indices + span.start))
-            continue
-        by_block = scores.unflatten(1, (blocks, BLOCK))
-        best_blocks = by_block.amin(dim=2).topk(count, dim=1, largest=False, sorted=False).indices
-        few = by_block.gather(1, best_blocks[:, :, None].expand(-1, -1, BLOCK)).flatten(1)
+    batch, device = len(minima), minima.device
+    blocks = slice(span.start // BLOCK, span.stop // BLOCK)
+    if blocks.stop - blocks.start > 2 * count:
+        best_blocks = minima[:, blocks].topk(count, dim=1, largest=False, sorted=False).indices + blocks.start
+        rows = (best_blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=device)).flatten(1)
+        few = scores.take(rows * batch + torch.arange(batch, device=device)[:, None])
         smallest = few.topk(count, dim=1, largest=False, sorted=False)
-        blocks_of = best_blocks.gather(1, smallest.indices // BLOCK)
-        best.append((smallest.values, blocks_of * BLOCK + smallest.indices % BLOCK + span.start))
-    scores, rows = best[0] if len(best) == 1 else (torch.cat(parts) for parts in zip(*best, strict=True))
-    missing = count - scores.shape[1]
-    return functional.pad(scores, (0, missing), value=torch.inf), functional.pad(rows, (0, missing), value=span.start)
-
-
-def _candidates_in_each(table: Table, centred: Tensor, stores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As `_candidates`, in several stores, `[batch * stores, count]` each."""
-    wanted = stores[:, None]
-    scores = torch.addmm(table.squared_norms, centred, table.keys.T, alpha=-2.0)
-    by_block = scores.unflatten(1, (-1, BLOCK))
-    minima = by_block.amin(dim=2)[:, None].masked_fill(table.owners != wanted, torch.inf)
-    best_blocks = minima.topk(min(count, minima.shape[2]), dim=2, largest=False, sorted=False).indices
-    flat_blocks = best_blocks.flatten(1)[:, :, None].expand(-1, -1, BLOCK)
-    few = by_block.gather(1, flat_blocks).unflatten(1, best_blocks.shape[1:])
-    few = few.masked_fill((table.owners[best_blocks] != wanted)[..., None], torch.inf).flatten(2)
-    smallest = few.topk(count, dim=2, largest=False, sorted=False)
-    rows = best_blocks.gather(2, smallest.indices // BLOCK) * BLOCK + smallest.indices % BLOCK
-    return smallest.values.flatten(0, 1), rows.flatten(0, 1)
+        return smallest.values, rows.gather(1, smallest.indices)
+    few = scores[span].T
+    smallest = few.topk(min(count, few.shape[1]), dim=1, largest=False, sorted=False)
+    missing = count - smallest.values.shape[1]
+    return (
+        functional.pad(smallest.values, (0, missing), value=torch.inf),
+        functional.pad(smallest.indices + span.start, (0, missing), value=span.start),
+    )
 
 
 def _ranked(

@@ -138,6 +138,35 @@ def test_a_masked_reset_leaves_the_others_alone(pair: World) -> None:
     assert alike(after, undisturbed[60:], 0, 0) and not alike(after, undisturbed[60:], 1, 1)
 
 
+def test_expected_episodes_are_those_that_nobody_expected() -> None:
+    config = AtariConfig(game="breakout", sticky_actions=0.25, no_op_max=5)
+    plain, told = make(config, 3), make(config, 3)
+    actions = random_actions(plain, 60)
+    # Begun in the background and taken; expected in vain; two at once; by spares that played before; not expected.
+    rounds = [
+        ([[31]], [False, True, False]),
+        ([[32, 33]], [True, False, False]),
+        ([[34, 35]], [True, False, True]),
+        ([[36, 37], [36]], [False, True, False]),
+        ([], [True, True, True]),
+    ]
+    for world in (plain, told):
+        world.reset(seed=[1, 2, 3])
+    seeds = iter([31, 33, 34, 35, 36, 41, 42, 43])
+    for (expectations, mask), some in zip(rounds, np.split(actions, 5), strict=True):
+        for expected in expectations:
+            told.expect(expected)
+        one, other = play(plain, some), play(told, some)
+        assert all(alike(one, other, game, game) for game in range(3))
+        begin = {"seed": list(itertools.islice(seeds, sum(mask))), "options": {"reset_mask": np.array(mask)}}
+        (first, infos), (second, other_infos) = plain.reset(**begin), told.reset(**begin)
+        assert np.array_equal(first, second)
+        assert all(np.array_equal(infos[name], other_infos[name]) for name in infos)
+    one, other = play(plain, actions), play(told, actions)
+    assert all(alike(one, other, game, game) for game in range(3))
+    told.close()
+
+
 @pytest.mark.parametrize("reported", [True, False])
 def test_a_lost_life_does_not_end_the_game(reported: bool) -> None:
     world = make(AtariConfig(game="breakout", life_loss_ends_episode=reported), 1)

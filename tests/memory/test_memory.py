@@ -123,6 +123,52 @@ def test_each_row_reads_its_own_actions_store():
     assert recall.distances[:, 0].tolist() == [1, 1, 0]
 
 
+def filled(lengths: list[int], key_size: int, neighbours: int) -> tuple[EpisodicMemory, np.random.Generator]:
+    """A memory whose actions hold so many memories of random keys, and what drew them."""
+    random = np.random.default_rng(7)
+    memory = EpisodicMemory(
+        len(lengths), max(lengths), key_size, neighbours=neighbours, kernel=InverseDistance(), eviction="lru"
+    )
+    actions = random.permutation(np.repeat(np.arange(len(lengths)), lengths))
+    for start in range(0, len(actions), 500):
+        piece = actions[start : start + 500]
+        keys = torch.from_numpy(random.normal(size=(len(piece), key_size)) + 3).float()
+        hashes = np.arange(start, start + len(piece), dtype=np.uint64)
+        memory.write(torch.from_numpy(piece), keys, torch.zeros(len(piece)), hashes, maximum, written_at=start)
+    return memory, random
+
+
+def nearest_distances(memory: EpisodicMemory, query: torch.Tensor, action: int, neighbours: int) -> np.ndarray:
+    """By subtraction in float64 from every key of an action."""
+    keys = memory.stores[action].keys.numpy().astype(np.float64)
+    return np.sort(np.linalg.norm(keys - query.numpy().astype(np.float64), axis=1))[:neighbours]
+
+
+@pytest.mark.parametrize("key_size", [4, 64])
+def test_many_and_few_queries_find_the_nearest_in_stores_of_any_length(key_size: int) -> None:
+    lengths, neighbours = [3, 40, 2_000, 900], 7
+    memory, random = filled(lengths, key_size, neighbours)
+    queries = torch.from_numpy(random.normal(size=(40, key_size)) + 3).float()
+
+    # Of one action there is one query, of another 30: the search takes other ways for few than for many.
+    actions = np.repeat([0, 1, 2, 3], [1, 4, 30, 5])
+    recall = memory.read(queries, torch.from_numpy(actions))
+    for query, action, distances in zip(queries, actions, recall.distances, strict=True):
+        expected = nearest_distances(memory, query, action, neighbours)
+        np.testing.assert_allclose(distances[: len(expected)], expected, rtol=1e-5)
+        assert distances[len(expected) :].isinf().all()
+
+    for batch, asked in ((queries, [0, 1, 2, 3]), (queries, [3, 1]), (queries[:3], [2, 3]), (queries[:3], [1])):
+        recall = memory.read_each(batch, asked)
+        pairs = [(query, action) for query in batch for action in asked]
+        for (query, action), distances, slots in zip(pairs, recall.distances, recall.indices, strict=True):
+            expected = nearest_distances(memory, query, action, neighbours)
+            np.testing.assert_allclose(distances[: len(expected)], expected, rtol=1e-5)
+            assert distances[len(expected) :].isinf().all()
+            found = memory.stores[action].keys[slots[: len(expected)]]
+            np.testing.assert_allclose((found - query).norm(dim=1), expected, rtol=1e-5)
+
+
 def test_short_rows_are_padded_with_their_nearest_memory():
     memory = with_lengths(1, 2, 5, neighbours=4)
     recall = memory.read(floats([[0, 1], [1, 2], [2, 0]]), torch.tensor([0, 1, 2]))

@@ -17,7 +17,11 @@ from training.seeding import EpisodeSeeds, generator_state, generators, set_gene
 @given(st.integers(0, 2**64), st.lists(st.integers(0, 5), max_size=6))
 def test_episode_seeds_do_not_depend_on_how_they_are_asked_for(seed, amounts):
     seeds = EpisodeSeeds(seed)
-    pieces = [seeds.next(amount) for amount in amounts]
+    pieces = []
+    for amount in amounts:
+        coming = seeds.coming(amount).tolist()
+        pieces.append(seeds.next(amount))
+        assert coming == pieces[-1].tolist()
     assert [piece.shape for piece in pieces] == [(amount,) for amount in amounts]
     assert all(piece.dtype == np.int64 for piece in pieces)
     together = EpisodeSeeds(seed).next(sum(amounts))
