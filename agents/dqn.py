@@ -64,7 +64,7 @@ class DQNConfig(BaseModel):
     """Agent step at which it reaches its last value."""
     precision: Precision = "float32"
     """Arithmetic of the network. bfloat16: 0.6 of the time of an update on processors that multiply it (avx512_bf16,
-    AMX, GPUs), several times as long on others. Weights and what they learn by stay float32."""
+    AMX, GPUs), several times as long on others; auto: where it is multiplied. Weights stay float32."""
 
 
 class DQN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 
 SMALLEST_SCREEN = 36
 """The least side the three convolutions of the Nature network can take."""
@@ -42,7 +43,8 @@ class Encoder(nn.Module):
         observation_high: the largest value in an observation, scaled to 1.
         features: output size.
         precision: `bfloat16` runs the layers under autocast: on processors that multiply it (avx512_bf16, AMX, GPUs)
-            an update of 32 takes 0.6 of the time and acting less, on others several times as long.
+            an update of 32 takes 0.6 of the time and acting less, on others several times as long; `auto` does so
+            where the device multiplies it.
     """
 
     def __init__(
@@ -86,8 +88,19 @@ class Encoder(nn.Module):
         if self.convolutional:
             # Channels-last as `to(memory_format=...)` would make it, in a third of the time.
             observations = torch.stack(observations.unbind(1), dim=-1).movedim(-1, 1)
-        rounded = self.precision == "bfloat16"
+        device = observations.device.type
+        rounded = self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(device))
         scaled = observations.to(torch.bfloat16 if rounded else torch.float32).div_(self.observation_high)
-        with torch.autocast(scaled.device.type, dtype=torch.bfloat16, enabled=rounded):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=rounded):
             features = self.layers(scaled)
         return features.float()
+
+
+@functools.cache
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether a kind of device, `cpu` or `cuda`, has instructions for it; of a processor that cannot be told, False."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Not in every version of torch that is admitted.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

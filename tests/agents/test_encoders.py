@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from agents import encoders
 from agents.encoders import Encoder, GaussianProjection
 
 SCREEN = (4, 84, 84)
@@ -120,3 +121,18 @@ def test_the_projection_keeps_distances_to_within_what_its_size_allows() -> None
 def test_a_seed_decides_the_projection() -> None:
     assert torch.equal(projection_of(10, 4, seed=3).matrix, projection_of(10, 4, seed=3).matrix)
     assert not torch.equal(projection_of(10, 4, seed=3).matrix, projection_of(10, 4, seed=4).matrix)
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_auto_is_bfloat16_where_it_is_multiplied(multiplies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "multiplies_bfloat16", lambda device: multiplies)
+    auto, expected = (
+        encoder_for(GRID, 1, precision=precision) for precision in ("auto", "bfloat16" if multiplies else "float32")
+    )
+    observations = batch_of(GRID, 1)
+    assert torch.equal(auto(observations), expected(observations))
+
+
+def test_of_a_processor_that_cannot_be_told_no_instructions_are_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert encoders.multiplies_bfloat16.__wrapped__("cpu") is False

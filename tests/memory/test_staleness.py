@@ -21,7 +21,8 @@ def parts():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(9, 5))
     store, raw = Store(COUNT, 5, eviction="fifo"), Raw(COUNT, SHAPE)
     probe = Probe(store, SHAPE, 20, torch.Generator().manual_seed(0))
-    observations = torch.randint(0, 3, (COUNT, *SHAPE), dtype=torch.uint8)
+    # So many values that no two memories are equally near, which rounding would decide between.
+    observations = torch.randint(0, 50, (COUNT, *SHAPE), dtype=torch.uint8)
     for start in range(0, COUNT, 8):
         piece = observations[start : start + 8]
         with torch.no_grad():
