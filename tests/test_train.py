@@ -160,7 +160,10 @@ def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
-        (["--agent.core.name", "dnd"], "--agent.core.name: should be one of 'gru', 'lstm', 'none', 'ntm', 'dnc', 'mnm' (got"),
+        (
+            ["--agent.core.name", "dnd"],
+            "--agent.core.name: should be one of 'gru', 'lstm', 'none', 'ntm', 'dnc', 'mnm' (got",
+        ),
         (["--agent.core.name"], "missing value for argument '--agent.core.name'"),
         (["--agent.core.slots", "8"], "unrecognized option --agent.core.slots; did you mean"),
         (["--agent.core.name", "dnc", "--agent.core.slot", "8"], "did you mean --agent.core.slots?"),
