@@ -124,11 +124,11 @@ def describe(reading: Reading) -> Iterator[str]:
     for time, question in reading.questions():
         answer = int(reading.chances[time].argmax())
         yield f"{question} {WORDS[answer]} ({100 * reading.chances[time, answer]:.3g} %)"
-        yield "    similarity  of values  word"
+        yield "    similarity  value similarity  word"
         for moment in reading.recalled(time, LISTED):
             around = [*reading.words[max(0, moment - 4) : moment], f"[{reading.words[moment]}]"]
             similarity = reading.maps["read_key_similarity"][time, moment]
-            yield f"    {similarity:<10.3f}  {values[time, moment]:<9.3f}  {moment}: {' '.join(around)}"
+            yield f"    {similarity:<10.3f}  {values[time, moment]:<16.3f}  {moment}: {' '.join(around)}"
 
 
 def picture(reading: Reading) -> np.ndarray:

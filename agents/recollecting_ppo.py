@@ -71,7 +71,7 @@ class RecollectingPPO(RecurrentPPO):
         keys, origins = [], []
         for env in range(num_envs):
             written, _ = self.diary.moments.of(env)
-            keys.append(written.reshape(len(written), -1))
+            keys.append(written.reshape(len(written), written.shape[1] * written.shape[2]))
             # The last step of this environment, and back from there.
             last = self.step - num_envs + env + 1
             origins.append(last - num_envs * np.arange(len(written))[::-1])

@@ -101,7 +101,7 @@ def steps_table(heading: Heading, lines: list[dict[str, Any]]) -> Table:
 def moments_table(heading: Heading, line: dict[str, Any]) -> Table:
     """The moments of the same episode that were recalled at one step."""
     memories = line["memories"]
-    table = table_of("similarity", "of step", "steps before", "agent step", "similarity of values")
+    table = table_of("similarity", "of step", "steps before", "agent step", "value similarity")
     for place in heaviest_of(line, line["action"], heading.memories):
         before = line["time"] - memories["time"][place]
         table.add_row(

@@ -112,10 +112,11 @@ def _moment(
     top = _GAP + _LINE
     _bar(canvas, at["similarity"], f"similarity {at['similarity']:.3g}", left)
     _put(canvas, recording.picture(heading.name, at["picture"]), left, top, MEMORY_SIDE)
+    before = line["time"] - at["time"]
     rows = [
         whence(memories, place),
-        f"{line['time'] - at['time']} steps before",
-        f"of values {at['value_similarity']:.3g}",
+        f"{before} step{'s' * (before > 1)} before",
+        f"value similarity {at['value_similarity']:.3g}",
     ]
     for number, text in enumerate(rows, start=1):
         _write(canvas, text, left, top + MEMORY_SIDE + number * _LINE, _INK if number < 3 else _FAINT)

@@ -44,7 +44,11 @@ function momentCard(pane, line, place) {
   const { time, similarity, value_similarity: ofValues } = line.memories;
   const picture = make("canvas");
   draw(picture, pane.run, pane.episode, line.memories.picture[place]);
-  const facts = [["of values", short(ofValues[place])], ["age", short(pane.age(line, place))]];
+  const facts = [
+    ["value similarity", short(ofValues[place])],
+    ["steps before", short(line.time - time[place])],
+    ["age", short(pane.age(line, place))],
+  ];
   return make("button", {
     class: `card${time[place] === pane.opened ? " opened" : ""}`, "data-origin": time[place],
     title: "the moments around it, and where else recalled", onclick: () => pane.openMemory(time[place]),
