@@ -2,9 +2,9 @@
 
 Such a memory has no entries that could be listed. What there is to compare are the vectors that passed between
 controller and memory: keys and values that were written, keys that were read, and what was read. The article on MNM
-(Microsoft Research 2019, Figure 3) compares the keys written now with those written before, and the values likewise:
-where is written, and what. A recall is here the same comparison for reading: the key read now with the keys written
-before, and what was read with the values written before.
+("Metalearned Neural Memory: Teaching neural networks how to remember", Microsoft Research, Figure 3) compares the keys
+written now with those written before, and the values likewise: where is written, and what. A recall is here the same
+comparison for reading: the key read now with the keys written before, and what was read with the values written before.
 
 The article is silent on how alike is measured, on several heads, and on its "top five memory recalls". Here likeness is
 the cosine. All heads write to one memory, so that one may read what another wrote: each head counts by the earlier one
