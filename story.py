@@ -37,7 +37,7 @@ ARTICLE = (
 )
 """The story of the article's Figure 3."""
 MOST_WORDS = 400
-"""Of a story: with more, the picture would have more than 100 million pixels."""
+"""Of a story: with so many, the picture has some 95 million pixels."""
 LISTED = 5
 """Earlier words that are printed with an answer."""
 _TITLES = {

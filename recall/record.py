@@ -143,8 +143,8 @@ class Line(BaseModel):
         if len(self.values) != num_actions or (self.rest is not None and len(self.rest) != num_actions):
             raise ValueError("not one value for each action")
         if isinstance(self.memories, Moments):
-            if self.rest is not None or any(time >= self.time for time in self.memories.time):
-                raise ValueError("moments that are not before, or account for a value")
+            if self.rest is not None or None in self.values or any(time >= self.time for time in self.memories.time):
+                raise ValueError("moments that are not before, or that account for a value")
         elif self.rest is None or any(action >= num_actions for action in self.memories.action):
             raise ValueError("memories of an action that there is none of, or values without a rest")
 

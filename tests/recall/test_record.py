@@ -93,6 +93,7 @@ MOMENTS = {"time": [1, 0], "picture": [1, 0], "similarity": [0.5, 0.25], "value_
         ({"rest": [0.0, 0.0, 0.0]}, False),
         ({"values": [0.5, 0.5]}, False),
         ({"values": None}, False),
+        ({"values": [0.5, None, 0.5]}, False),
     ],
     ids=str,
 )
