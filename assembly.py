@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
     """Agent steps between two episodes of which it is recorded what the agent remembered; 0: none. TensorBoard shows
     them under "Recalls"."""
     recorded_memories: int = Field(5, ge=1, le=50)
-    """Memories recorded for each action, the heaviest."""
+    """Memories recorded for each action, the heaviest; where they speak for no action, the most similar of all."""
     recording_percent: float = Field(2.0, ge=0.0, le=100.0)
     """Most of a run's time that goes into that; beyond it steps are recorded without what was remembered."""
     recording_megabytes: int = Field(1_000, ge=1)
@@ -161,7 +161,7 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
         )
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error
-    return SequenceLoop(task, model, config.num_envs, partial(sequence_pictures, model))
+    return SequenceLoop(task, model, config.num_envs, partial(sequence_pictures, model, words=task.words))
 
 
 def recorder_of(

@@ -70,7 +70,7 @@ class EvaluationConfig(BaseModel):
     record: int = Field(default=0, ge=0)
     """Games of which it is recorded what the agent remembered; TensorBoard shows them under "Recalls"."""
     recorded_memories: int = Field(default=5, ge=1, le=50)
-    """Memories recorded for each action, the heaviest."""
+    """Memories recorded for each action, the heaviest; where they speak for no action, the most similar of all."""
     video: Path | None = None
     """File (.mp4) for a video of the first game, in true colour and at its true speed."""
     device: Literal["cpu", "cuda"] = "cpu"

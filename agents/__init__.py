@@ -18,7 +18,8 @@ from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
 from agents.rec import RECConfig, make_rec
-from agents.recurrent_ppo import RecurrentPPOConfig, make_recurrent_ppo
+from agents.recollecting_ppo import make_recurrent_ppo
+from agents.recurrent_ppo import RecurrentPPOConfig
 from agents.sequence_model import make_sequence_model
 from agents.sequence_model_config import SequenceModelConfig
 

@@ -60,7 +60,7 @@ class ActorCritic(nn.Module):
         self.actions: Tensor
 
     def forward(
-        self, inputs: Inputs, state: Any, watch: Callable[[Any], object] = lambda state: None
+        self, inputs: Inputs, state: Any, watch: Callable[[Any], object] = lambda state: None, eager: bool = False
     ) -> tuple[Tensor, Tensor, Any]:
         """Unroll the core through some steps, its state beginning anew where episodes do.
 
@@ -68,6 +68,8 @@ class ActorCritic(nn.Module):
             inputs: of all steps.
             state: of the core before the first; of no effect where an episode begins with it.
             watch: is shown the core's state after every step.
+            eager: whether to step the core as it is even where it is compiled: to compile it anew for a batch of
+                another size takes longer.
 
         Returns:
             The logarithms of the actions' probabilities `[time, batch, actions]`, values `[time, batch]`, and the
@@ -86,7 +88,7 @@ class ActorCritic(nn.Module):
         for step_features, begins, some in zip(features.unbind(0), inputs.begins.unbind(0), any_begins, strict=True):
             if some:
                 state = where(begins, initial, state)
-            output, state = self._step(step_features, state)
+            output, state = (self.core if eager else self._step)(step_features, state)
             watch(state)
             outputs.append(output)
         stacked = torch.stack(outputs)
@@ -125,6 +127,18 @@ class Games:
         before = {"previous_actions": actions, "previous_rewards": rewards, "begins": np.zeros(len(actions), bool)}
         return self._look({"observations": observations, **before}, self._next_state)[1]
 
+    def glance(self, observation: np.ndarray, game: int) -> tuple[np.ndarray, Any]:
+        """What one game would see next, without a trace.
+
+        Returns:
+            Logarithms of the actions' probabilities, float32 `[actions]`, and the core's state after it, `[1, ...]`.
+        """
+        of_game = slice(game, game + 1)
+        inputs = {"observations": observation[None], **{name: each[of_game] for name, each in self.before().items()}}
+        state = map_states(lambda field: field[of_game], self.state)
+        [log_probabilities], _, state = self._look(inputs, state, eager=True)
+        return log_probabilities, state
+
     def advance(self, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray) -> None:
         """Take in what was done about what was seen, and begin anew where that ended a game; each `[games]`."""
         self.state = self._next_state
@@ -152,11 +166,13 @@ class Games:
         self.begins = state["begins"].copy()
 
     @torch.no_grad()
-    def _look(self, inputs: dict[str, np.ndarray], state: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    def _look(
+        self, inputs: dict[str, np.ndarray], state: Any, eager: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, Any]:
         device = self.network.value.weight.device
         tensors = {name: torch.as_tensor(array, device=device)[None] for name, array in inputs.items()}
         tensors["previous_rewards"] = tensors["previous_rewards"].to(torch.float32)
-        log_probabilities, values, state = self.network(Inputs(**tensors), state)
+        log_probabilities, values, state = self.network(Inputs(**tensors), state, eager=eager)
         return log_probabilities[0].cpu().numpy(), values[0].cpu().numpy(), state
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from memory.recollection import KeySpace, Recollection
+from memory.recollection import KeySpace, Recollection, SimilarMoments
 
 Metrics = dict[str, float]
 
@@ -74,6 +74,10 @@ class Moment:
     """What that brought."""
     ended: bool
     """Whether it ended the game."""
+    env: int = 0
+    """Which of the games that are played side by side it is."""
+    player: Player | None = None
+    """Who acted; None where the agent did, by the observation alone."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -161,18 +165,26 @@ class Recurrent(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """An agent that can tell which memories it acts by."""
+class Recollecting(Protocol):
+    """An agent, or a player, that can tell which memories it acts by."""
 
-    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+    def recollect(
+        self, observation: np.ndarray, state_hash: np.uint64, most: int, env: int = 0
+    ) -> Recollection | SimilarMoments:
         """What acting on one observation would rest on at this moment; leaves the agent as it is.
 
         Args:
             observation: uint8 `observation_shape`.
             state_hash: of it.
-            most: memories to list for each action.
+            most: memories to list for each action; in all, where they speak for none.
+            env: whose observation it is, for those who remember what went before it.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Recollecting, Protocol):
+    """An agent that can tell which memories it acts by, and which it has."""
 
     def key_space(self, most: int) -> KeySpace:
         """At most so many of its memories, as points."""

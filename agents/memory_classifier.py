@@ -156,7 +156,7 @@ class MemoryClassifier:
         return self._chances(self._similarities(observations))
 
     @torch.no_grad()
-    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int, env: int = 0) -> Recollection:
         """What classifying one image would rest on: each memory speaks for its label, with its weight."""
         image = torch.from_numpy(observation[None])
         [similarities], slots = self._similarities(image), self.store.filled_slots()

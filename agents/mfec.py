@@ -130,7 +130,7 @@ class MFEC:
             **self.statistics.flush(),
         }
 
-    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int, env: int = 0) -> Recollection:
         """What acting on one observation would rest on: its neighbours' values, or that of an exact match alone."""
         query, hashes = self.projection(observation[None]), np.array([state_hash])
         [values], _ = self._action_values(query, hashes, touch=False)

@@ -132,7 +132,7 @@ class NEC:
         self.updates += 1
         return self._update()
 
-    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int, env: int = 0) -> Recollection:
         """What acting on one observation would rest on; actions without memories are worth 0."""
         query, [values] = self._action_values(observation[None], touch=False)
         known = np.isin(np.arange(len(values)), self.memory.known_actions)

@@ -109,7 +109,7 @@ class REC(NEC):
         """Bytes of the memory: keys, tables, what observations come back from, and what credit keeps."""
         return self.memory.nbytes + self.parts.nbytes
 
-    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int) -> Recollection:
+    def recollect(self, observation: np.ndarray, state_hash: np.uint64, most: int, env: int = 0) -> Recollection:
         """What acting on one observation would rest on, and how far that is stale."""
         found = super().recollect(observation, state_hash, most)
         slots = torch.from_numpy(found.actions * self.memory.capacity + found.slots)

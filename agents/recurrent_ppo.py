@@ -15,9 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from agents.actor_critic import ActorCritic, Games, Inputs, draw, make_actor_critic
-from agents.agent import Metrics, Transition, WorldSpec
-from agents.cores import AnyCoreConfig, GRUConfig, make_core
+from agents.actor_critic import ActorCritic, Games, Inputs, draw
+from agents.agent import Metrics, Transition
+from agents.cores import AnyCoreConfig, GRUConfig
 from agents.finite import check_finite
 from agents.optimisers import load_optimiser
 from agents.rollout import Rollout, generalised_advantages
@@ -285,42 +285,3 @@ class Player:
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
         self.games.advance(self._actions, np.clip(self.config.reward_scale * rewards, -1, 1), ended)
-
-
-def make_recurrent_ppo(
-    config: RecurrentPPOConfig, world: WorldSpec, rng: np.random.Generator, device: str
-) -> RecurrentPPO:
-    """Build the agent for a world.
-
-    Raises:
-        ValueError: if there are more minibatches than sequences, or on sizes of the core that do not fit one another.
-    """
-    sequences = world.num_envs * (config.rollout // config.window)
-    if config.minibatches > sequences:
-        raise ValueError(
-            f"minibatches must be at most {sequences}, the sequences in a rollout of {config.rollout} steps of "
-            f"{world.num_envs} environments, got {config.minibatches}"
-        )
-    network = make_actor_critic(
-        world,
-        lambda input_size: make_core(config.core, input_size),
-        config.features,
-        feedback=config.feedback,
-        compiled=config.compiled,
-    ).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True)
-    columns = {
-        "observations": (world.observation_shape, np.uint8),
-        "previous_actions": ((), np.int64),
-        "previous_rewards": ((), np.float32),
-        "begins": ((), bool),
-        "actions": ((), np.int64),
-        "rewards": ((), np.float64),
-        "terminations": ((), bool),
-        "ended": ((), bool),
-        "log_probabilities": ((), np.float32),
-        "values": ((), np.float32),
-        "next_values": ((), np.float32),
-    }
-    rollout = Rollout[Any](config.rollout, config.window, world.num_envs, columns)
-    return RecurrentPPO(network, optimiser, rollout, world.num_envs, rng, config)

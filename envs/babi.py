@@ -74,6 +74,7 @@ class Babi(SequenceTask):
     """
 
     categorical = True
+    words = WORDS
 
     def __init__(self, config: BabiConfig, stories: Stories, rng: np.random.Generator) -> None:
         super().__init__(len(WORDS), len(WORDS), rng)

@@ -1,7 +1,8 @@
 """A recall laid open for the eye: why one observation has the action values it has, memory by memory.
 
-Every memory that answers by weighing what it remembers can be laid open so, whether its entries are rows of a table or
-places in a network.
+A memory that answers by weighing its entries can be laid open as a `Recollection`: what each of them adds to the value
+of an action. A memory without entries, such as a network that is rewritten, cannot; of it can be told which earlier
+moments a read is like, as `SimilarMoments`.
 """
 
 from __future__ import annotations
@@ -51,15 +52,35 @@ class Recollection:
 
 
 @dataclass(frozen=True)
+class SimilarMoments:
+    """Which earlier moments of its episode an agent recalls at one observation, the most similar first.
+
+    They speak for no action, and nothing is claimed of what an action's value owes to them. Arrays are `[moments]`
+    unless said otherwise.
+    """
+
+    action_values: np.ndarray
+    """By which the agent acts, `[actions]`: of a policy, the chance of each action."""
+    ages: np.ndarray
+    """Steps of the episode since each, int64: 1 is the step before."""
+    similarities: np.ndarray
+    """Of the key that is read now to the one that was written then, from -1 to 1."""
+    value_similarities: np.ndarray
+    """Of what is read now to the value that was written then, likewise."""
+
+
+@dataclass(frozen=True)
 class KeySpace:
     """Some memories as points: where their keys lie, and what is stored there. Arrays are `[memories]` if not said."""
 
     keys: np.ndarray
     """float32 `[memories, key_size]`."""
-    actions: np.ndarray
-    values: np.ndarray
     origins: np.ndarray
     keyed_at: np.ndarray
+    actions: np.ndarray | None = None
+    """None of memories that speak for no action."""
+    values: np.ndarray | None = None
+    """None of values that are no numbers."""
 
 
 def spoken_for(actions: np.ndarray, weights: np.ndarray, values: np.ndarray, num_actions: int) -> np.ndarray:

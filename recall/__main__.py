@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recall.panel import heaviest_of, now_of, panel
+from recall.panel import are_moments, heaviest_of, now_of, panel
 from recall.record import DamagedError, Heading, Recording
 
 PICTURES_PER_SECOND = 10
@@ -42,7 +42,12 @@ def table_of(*columns: str) -> Table:
 
 
 def moment(memories: dict[str, list[Any]], place: int) -> str:
-    """The training episode and the step that a memory is of, or the agent step where those are not known."""
+    """The training episode and the step that a memory is of, or the agent step where those are not known.
+
+    Of a moment of the same episode, the step alone.
+    """
+    if are_moments(memories):
+        return str(memories["time"][place])
     episode, time = memories["episode"][place], memories["time"][place]
     return f"{memories['origin'][place]:,}" if episode is None else f"{episode}:{time}"
 
@@ -50,6 +55,11 @@ def moment(memories: dict[str, list[Any]], place: int) -> str:
 def short(number: float) -> str:
     """A number in as few digits as tell something."""
     return f"{number:,.0f}" if abs(number) >= 1_000 or number == int(number) else f"{number:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share in a hundredth of it."""
+    return f"{100 * share:.3g} %"
 
 
 def print_episodes(recording: Recording, console: Console) -> None:
@@ -69,17 +79,45 @@ def print_episodes(recording: Recording, console: Console) -> None:
 
 
 def steps_table(heading: Heading, lines: list[dict[str, Any]]) -> Table:
-    """What was done in an episode, and what that was thought worth."""
-    table = table_of("step", "action", "worth", "reward", "by ep:step", "weight")
+    """What was done in an episode, what that was thought worth or how likely it was, and the foremost memory."""
+    if any(are_moments(line["memories"]) for line in lines):
+        table = table_of("step", "action", "chance", "reward", "recalls step", "similarity")
+    else:
+        table = table_of("step", "action", "worth", "reward", "by ep:step", "weight")
     for line in lines:
-        action = line["action"]
+        action, memories = line["action"], line["memories"]
         value = line["values"][action] if line["values"] else None
         of = weight = ""
         for place in heaviest_of(line, action, 1):
-            of, weight = moment(line["memories"], place), f"{100 * line['memories']['weight'][place]:.3g} %"
-        worth = "" if value is None else short(value)
+            of = moment(memories, place)
+            weight = (
+                short(memories["similarity"][place]) if are_moments(memories) else percent(memories["weight"][place])
+            )
+        worth = "" if value is None else percent(value) if are_moments(memories) else short(value)
         table.add_row(str(line["time"]), Text(heading.actions[action]), worth, short(line["reward"]), of, weight)
     return table
+
+
+def moments_table(heading: Heading, line: dict[str, Any]) -> Table:
+    """The moments of the same episode that were recalled at one step."""
+    memories = line["memories"]
+    table = table_of("similarity", "of step", "steps before", "agent step", "value similarity")
+    for place in heaviest_of(line, line["action"], heading.memories):
+        before = line["time"] - memories["time"][place]
+        table.add_row(
+            short(memories["similarity"][place]),
+            moment(memories, place),
+            f"{before:,}",
+            "" if line["step"] is None else f"{line['step'] - before * heading.num_envs:,}",
+            short(memories["value_similarity"][place]),
+        )
+    return table
+
+
+def chances(heading: Heading, line: dict[str, Any]) -> str:
+    """How likely each action was, the likeliest first."""
+    likely = sorted(zip(line["values"], heading.actions, strict=True), key=lambda pair: -pair[0])
+    return "chances: " + ", ".join(f"{name} {percent(chance)}" for chance, name in likely)
 
 
 def memories_table(heading: Heading, line: dict[str, Any]) -> Table:
@@ -206,6 +244,9 @@ def print_step(
     print(f"{heading.agent} on {heading.world}, {heading.title}, step {line['time']}")
     if line["memories"] is None:
         print("Nobody looked at this step, to keep recording cheap (--recording_percent).")
+    elif are_moments(line["memories"]):
+        print(chances(heading, line))
+        console.print(moments_table(heading, line))
     else:
         console.print(memories_table(heading, line))
     path = path or Path(f"{heading.name}-step-{line['time']}.png")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from memory.recollection import Recollection
+from memory.recollection import Recollection, SimilarMoments
 from recall.record import DamagedError, Heading, Recording, episodes_folder
 from recall.sheets import SheetWriter
 
@@ -45,6 +45,25 @@ def line_of(found: Recollection, provenance: Provenance, reconstructions: Sequen
     return {"values": _six_digits(found.action_values), "rest": _six_digits(found.rest), "memories": columns}
 
 
+def line_of_moments(found: SimilarMoments, time: int, pictures: Sequence[int]) -> dict[str, Any]:
+    """What a line of steps.jsonl says of earlier moments of the same episode: `values`, `rest` and `memories`.
+
+    Args:
+        found: at a step of the episode.
+        time: of that step.
+        pictures: of all steps before it, by number.
+    """
+    # An episode is recorded from its beginning, or it would have moments that are not of the record.
+    times = [time - age for age in found.ages.tolist()]
+    columns = {
+        "time": times,
+        "picture": [pictures[moment] for moment in times],
+        "similarity": _six_digits(found.similarities),
+        "value_similarity": _six_digits(found.value_similarities),
+    }
+    return {"values": _six_digits(found.action_values), "rest": None, "memories": columns}
+
+
 def _six_digits(numbers: np.ndarray) -> list[float | None]:
     """Numbers for JSON, which knows no infinity."""
     return [float(f"{number:.6g}") if math.isfinite(number) else None for number in numbers.tolist()]
@@ -65,7 +84,7 @@ class EpisodeWriter:
         self.folder.mkdir(parents=True)
         self._pictures = SheetWriter(self.folder / "pictures", most_bytes=2**40, warn=warn)
         self._shown = 0
-        self._time = 0
+        self._observed: list[int] = []
         self._total = 0.0
         _replace(self.folder / "episode.json", _json(heading))
         # A line goes to the disk with every step, so that what runs can be watched.
@@ -77,7 +96,7 @@ class EpisodeWriter:
         picture: np.ndarray,
         action: int,
         reward: float,
-        found: Recollection | None,
+        found: Recollection | SimilarMoments | None,
         provenance: Provenance,
         show: Callable[[np.ndarray], np.ndarray],
     ) -> dict[str, Any]:
@@ -88,25 +107,28 @@ class EpisodeWriter:
             picture: of what was observed, uint8 `[height, width]` or `[height, width, 3]`.
             action: what was done.
             reward: what it brought.
-            found: what the action values rest on; None where nobody looked.
+            found: what the action values rest on, or which moments of the episode are recalled; None where nobody
+                looked.
             provenance: of memories.
             show: makes a picture of an observation.
         """
-        line: dict[str, Any] = {"time": self._time, "step": step, "picture": self._show(picture)}
+        line: dict[str, Any] = {"time": self.length, "step": step, "picture": self._show(picture)}
         line |= {"action": action, "reward": reward, "values": None, "rest": None, "memories": None}
-        if found is not None:
+        if isinstance(found, SimilarMoments):
+            line |= line_of_moments(found, self.length, self._observed)
+        elif found is not None:
             decoded = found.reconstructions
             numbers = None if decoded is None else [self._show(show(observation)) for observation in decoded]
             line |= line_of(found, provenance, numbers)
         self._steps.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
-        self._time += 1
+        self._observed.append(line["picture"])
         self._total += reward
         return line
 
     @property
     def length(self) -> int:
         """Steps so far."""
-        return self._time
+        return len(self._observed)
 
     def finish(self) -> None:
         """The episode has ended: bring everything to the disk."""
@@ -121,7 +143,7 @@ class EpisodeWriter:
         self._pictures.settle()
 
     def _close(self, total: float | None) -> None:
-        self.heading = self.heading.model_copy(update={"length": self._time, "total": total})
+        self.heading = self.heading.model_copy(update={"length": self.length, "total": total})
         _replace(self.folder / "episode.json", _json(self.heading))
         self._steps.close()
         self._pictures.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from agents.agent import Moment, Remembering
+from agents.agent import Moment, Recollecting
 from recall.episode_writer import EpisodeWriter, Provenance
 from recall.record import episodes_folder
 from recall.recorder import Subject
@@ -17,19 +17,19 @@ class GameRecorder:
     """Records the first games of an evaluation.
 
     Args:
-        agent: who plays; it learns nothing meanwhile.
+        agent: who plays, or whose player does; it learns nothing meanwhile.
         recalls: folder for what is recorded; an earlier record of the same games makes place.
         subject: what to call it.
         step: the agent step of the training that it has reached.
         games: how many to record.
-        memories: most to be listed for an action.
+        memories: most to be listed for an action; in all, where they speak for none.
         provenance: of memories.
         warn: is told what cannot be written, in one line; the games go on.
     """
 
     def __init__(
         self,
-        agent: Remembering,
+        agent: Recollecting,
         recalls: Path,
         subject: Subject,
         step: int,
@@ -57,7 +57,8 @@ class GameRecorder:
             if moment.game not in self._writers:
                 self._begin(moment.game)
             writer = self._writers[moment.game]
-            found = self._agent.recollect(moment.observation, moment.state_hash, self._memories)
+            who = moment.player if isinstance(moment.player, Recollecting) else self._agent
+            found = who.recollect(moment.observation, moment.state_hash, self._memories, moment.env)
             picture = self._subject.show(moment.observation)
             writer.add(None, picture, moment.action, moment.reward, found, self._provenance, self._subject.show)
             if moment.ended:

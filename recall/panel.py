@@ -17,11 +17,18 @@ _GROUND, _INK, _FAINT = (255, 255, 255), (29, 33, 38), (110, 117, 127)
 _PART = (91, 141, 239)
 
 
+def are_moments(memories: dict[str, list[Any]] | None) -> bool:
+    """Whether a line's memories are moments of the same episode, which speak for no action."""
+    return memories is not None and "similarity" in memories
+
+
 def heaviest_of(line: dict[str, Any], action: int, most: int) -> list[int]:
-    """The places of the heaviest memories that speak for an action, in a line's columns."""
+    """Places in a line's columns of the heaviest memories that speak for an action; of moments, the most similar."""
     memories = line["memories"]
     if memories is None:
         return []
+    if are_moments(memories):
+        return sorted(range(len(memories["time"])), key=lambda place: -memories["similarity"][place])[:most]
     places = [place for place, of in enumerate(memories["action"]) if of == action]
     return sorted(places, key=lambda place: -memories["weight"][place])[:most]
 
@@ -33,6 +40,8 @@ def now_of(heading: Heading, line: dict[str, Any]) -> int:
 
 def whence(memories: dict[str, list[Any]], place: int) -> str:
     """Which moment a memory is of, in words."""
+    if are_moments(memories):
+        return f"step {memories['time'][place]}"
     if memories["episode"][place] is None:
         return f"step {memories['origin'][place]:,}"
     return f"ep {memories['episode'][place]}, step {memories['time'][place]}"
@@ -41,7 +50,7 @@ def whence(memories: dict[str, list[Any]], place: int) -> str:
 def panel(recording: Recording, heading: Heading, line: dict[str, Any], most: int = 5) -> np.ndarray:
     """The picture of a step, uint8 `[height, width, 3]`; its size depends on `most`, the memories shown, alone.
 
-    Shown are those that speak for the action that was taken.
+    Shown are those that speak for the action that was taken, or the moments that were recalled.
     """
     width = _GAP + WORLD_SIDE + most * (_GAP + MEMORY_SIDE) + _GAP
     canvas = np.full((WORLD_SIDE + 2 * _GAP + 2 * _LINE, width, 3), _GROUND, dtype=np.uint8)
@@ -49,6 +58,8 @@ def panel(recording: Recording, heading: Heading, line: dict[str, Any], most: in
     name = heading.actions[line["action"]]
     value = line["values"][line["action"]] if line["values"] else None
     worth = "" if line["values"] is None else f", worth {'untried' if value is None else f'{value:,.4g}'}"
+    if are_moments(line["memories"]) and value is not None:
+        worth = f", chance {100 * value:.3g} %"
     below = _GAP + WORLD_SIDE + _LINE
     _write(canvas, f"step {line['time']}: {name}{worth}", _GAP, below, _INK)
     _write(canvas, f"reward {line['reward']:g}, agent step {now_of(heading, line):,}", _GAP, below + _LINE, _FAINT)
@@ -58,7 +69,8 @@ def panel(recording: Recording, heading: Heading, line: dict[str, Any], most: in
         reason = "not looked into, to save time" if line["memories"] is None else "nothing remembered"
         _write(canvas, reason, left, _GAP + MEMORY_SIDE, _FAINT)
     for place in places:
-        _memory(canvas, recording, heading, line, place, left)
+        draw = _moment if are_moments(line["memories"]) else _memory
+        draw(canvas, recording, heading, line, place, left)
         left += MEMORY_SIDE + _GAP
     return canvas
 
@@ -69,8 +81,7 @@ def _memory(
     memories = line["memories"]
     at = {name: column[place] for name, column in memories.items()}
     top = _GAP + _LINE
-    canvas[_GAP : _GAP + _LINE - 4, left : left + max(1, round(at["weight"] * MEMORY_SIDE))] = _PART
-    _write(canvas, f"{100 * at['weight']:.3g} %", left + 3, _GAP + _LINE - 7, _INK)
+    _bar(canvas, at["weight"], f"{100 * at['weight']:.3g} %", left)
     picture = recording.observation(at["origin"])
     caption = "as it was"
     if picture is None and "reconstruction" in at:
@@ -91,6 +102,30 @@ def _memory(
     ]
     for number, text in enumerate(rows, start=1):
         _write(canvas, text, left, top + MEMORY_SIDE + number * _LINE, _INK if number < 3 else _FAINT)
+
+
+def _moment(
+    canvas: np.ndarray, recording: Recording, heading: Heading, line: dict[str, Any], place: int, left: int
+) -> None:
+    memories = line["memories"]
+    at = {name: column[place] for name, column in memories.items()}
+    top = _GAP + _LINE
+    _bar(canvas, at["similarity"], f"similarity {at['similarity']:.3g}", left)
+    _put(canvas, recording.picture(heading.name, at["picture"]), left, top, MEMORY_SIDE)
+    before = line["time"] - at["time"]
+    rows = [
+        whence(memories, place),
+        f"{before} step{'s' * (before > 1)} before",
+        f"value similarity {at['value_similarity']:.3g}",
+    ]
+    for number, text in enumerate(rows, start=1):
+        _write(canvas, text, left, top + MEMORY_SIDE + number * _LINE, _INK if number < 3 else _FAINT)
+
+
+def _bar(canvas: np.ndarray, share: float, text: str, left: int) -> None:
+    """A share, 0 where it is less, above a picture."""
+    canvas[_GAP : _GAP + _LINE - 4, left : left + max(1, round(share * MEMORY_SIDE))] = _PART
+    _write(canvas, text, left + 3, _GAP + _LINE - 7, _INK)
 
 
 def _put(canvas: np.ndarray, picture: np.ndarray | None, left: int, top: int, side: int) -> None:

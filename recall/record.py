@@ -1,4 +1,4 @@
-"""The format of what is recorded, version 1: JSON, JSON lines and PNG, in `recalls/` of a run.
+"""The format of what is recorded, version 2: JSON, JSON lines and PNG, in `recalls/` of a run.
 
     observations/                   what was observed in training, by agent step; sheets, as in `recall/sheets.py`
     episodes/NAME/episode.json      what the episode is of: see `Heading`
@@ -12,14 +12,20 @@ A line of steps.jsonl holds
     picture         number of what was observed, among the episode's own pictures
     action, reward  what was done, and what it brought
     values          of each action; null for one that is to be tried first, whatever it is worth
-    rest            what the memories listed do not account for, of each action
-    memories        the heaviest of each action, as columns; null for a step that was not looked into, to save time
+    rest            what the memories listed do not account for, of each action; null where they account for nothing
+    memories        as columns, of two kinds; null for a step that was not looked into, to save time
 
-Every column of `memories` has one entry for each memory: `action` it speaks for, `slot`, `weight`, `value`, `distance`,
-`origin` (the agent step whose observation it is of, which is also its number in observations/), `episode` and `time` of
-that step (null where it is not known), `written_at`, `keyed_at` and `uses`; where the agent can tell, `fresh_distance`;
-and where it has a decoder, `reconstruction`, a number among the episode's own pictures. The value of an action is its
-rest and the sum of `weight * value` over its memories, to six digits.
+Every column of `memories` has one entry for each memory. Of memories that are weighed, the heaviest of each action are
+listed: `action` it speaks for, `slot`, `weight`, `value`, `distance`, `origin` (the agent step whose observation it is
+of, which is also its number in observations/), `episode` and `time` of that step (null where it is not known),
+`written_at`, `keyed_at` and `uses`; where the agent can tell, `fresh_distance`; and where it has a decoder,
+`reconstruction`, a number among the episode's own pictures. The value of an action is its rest and the sum of
+`weight * value` over its memories, to six digits.
+
+Where they are moments of the same episode that speak for no action, the most similar are listed: `time` of the step,
+`picture` (number of what was observed then, among the episode's own), `similarity` of the key that is read now to the
+one that was written then, and `value_similarity` of what is read to the value that was written. Version 1 had only the
+former kind, and is read too.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recall.sheets import read_picture
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"(training|evaluation)-\d+(-\d+)?")
 _TIME = re.compile(rb'"time":\s*(\d+)')
 _ORIGINS = re.compile(rb'"origin":\s*\[([\d,\s]+)\]')
@@ -61,7 +67,7 @@ class Heading(BaseModel):
     step: int
     """The agent step it began at; of the checkpoint, in an evaluation."""
     memories: int
-    """Most listed for an action."""
+    """Most listed for an action; in all, where they speak for none."""
     length: int | None = None
     """Steps recorded; None while it is being written."""
     total: float | None = None
@@ -81,7 +87,7 @@ class Heading(BaseModel):
 
 
 class Memories(BaseModel):
-    """The columns of a line's memories; what a later version adds is let through."""
+    """The columns of memories that are weighed; what a later version adds is let through."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -100,6 +106,17 @@ class Memories(BaseModel):
     reconstruction: list[Annotated[int, Field(ge=0)]] | None = None
 
 
+class Moments(BaseModel):
+    """The columns of moments of the same episode that speak for no action; likewise."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    time: list[Annotated[int, Field(ge=0)]]
+    picture: list[Annotated[int, Field(ge=0)]]
+    similarity: list[float]
+    value_similarity: list[float]
+
+
 class Line(BaseModel):
     """A step as it must be to be shown."""
 
@@ -112,19 +129,24 @@ class Line(BaseModel):
     reward: float
     values: list[float | None] | None
     rest: list[float | None] | None
-    memories: Memories | None
+    memories: Memories | Moments | None
 
     def check(self, num_actions: int) -> None:
         """Raise ValueError where its parts do not go together."""
         if self.action >= num_actions or (self.memories is None) != (self.values is None):
             raise ValueError("an action that there is none of, or values without memories")
-        if self.memories is None:
+        if self.memories is None or self.values is None:
             return
         columns = [column for column in self.memories.__dict__.values() if column is not None]
-        if len(set(map(len, columns))) != 1 or any(action >= num_actions for action in self.memories.action):
+        if len(set(map(len, columns))) != 1:
             raise ValueError("columns of memories that do not go together")
-        if self.values is None or self.rest is None or not len(self.values) == len(self.rest) == num_actions:
+        if len(self.values) != num_actions or (self.rest is not None and len(self.rest) != num_actions):
             raise ValueError("not one value for each action")
+        if isinstance(self.memories, Moments):
+            if self.rest is not None or None in self.values or any(time >= self.time for time in self.memories.time):
+                raise ValueError("moments that are not before, or that account for a value")
+        elif self.rest is None or any(action >= num_actions for action in self.memories.action):
+            raise ValueError("memories of an action that there is none of, or values without a rest")
 
 
 def episodes_folder(recalls: Path) -> Path:

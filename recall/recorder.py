@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from agents.agent import Agent, Metrics, Remembering, Transition
-from memory.recollection import Recollection
+from memory.recollection import Recollection, SimilarMoments
 from recall.episode_writer import EpisodeWriter, take_back
 from recall.episodes import TrainingEpisodes
 from recall.panel import panel
@@ -85,7 +85,7 @@ class RecordedAgent:
         recalls: folder for what is recorded.
         subject: what to call it.
         steps_per_episode: agent steps between the beginnings of two recorded episodes.
-        memories: most to be listed for an action.
+        memories: most to be listed for an action; in all, where they speak for none.
         most_time: share of a training's time that recording episodes may take; beyond it none is begun, and a step of
             one under way is recorded without its memories. Keeping observations, most of whose cost falls to another
             core, is not counted in.
@@ -125,9 +125,9 @@ class RecordedAgent:
         self._sizes: dict[str, int] = {}
         self._writer: EpisodeWriter | None = None
         self._env = 0
-        self._found: Recollection | None = None
+        self._found: Recollection | SimilarMoments | None = None
         self._last: tuple[Heading, dict[str, Any]] | None = None
-        self._seen = {tag: deque[np.ndarray](maxlen=_GATHERED) for tag in ("recall/age", "recall/distance")}
+        self._seen = defaultdict[str, deque[np.ndarray]](lambda: deque(maxlen=_GATHERED))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -137,7 +137,8 @@ class RecordedAgent:
         if epsilon is None and self._writer is not None and isinstance(self._agent, Remembering):
             started = self._clock()
             if self._has_time():
-                self._found = self._agent.recollect(observations[self._env], state_hashes[self._env], self._memories)
+                env = self._env
+                self._found = self._agent.recollect(observations[env], state_hashes[env], self._memories, env)
                 self._spent += self._clock() - started
         return self._agent.act(observations, state_hashes, epsilon)
 
@@ -193,7 +194,7 @@ class RecordedAgent:
         return {"recall/panel": panel(Recording(self._recalls), heading, line)}
 
     def histograms(self) -> dict[str, np.ndarray]:
-        """Ages, in agent steps, and distances of the memories listed since the last call, by tag."""
+        """Ages, in agent steps, and distances or similarities of the memories listed since the last call, by tag."""
         found = {tag: np.concatenate(numbers) for tag, numbers in self._seen.items() if numbers}
         for numbers in self._seen.values():
             numbers.clear()
@@ -205,14 +206,20 @@ class RecordedAgent:
         space, recording = self._agent.key_space(_POINTS), Recording(self._recalls)
         self._observations.settle()
         pictures = np.zeros((len(space.origins), _THUMBNAIL, _THUMBNAIL, 3), dtype=np.uint8)
-        known = []
+        header, known = ["age", "key age", "episode", "time"], []
         for place, origin in enumerate(space.origins.tolist()):
             if (picture := recording.observation(origin)) is not None:
                 pictures[place] = cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-            action = self._subject.actions[space.actions[place]]
             ages = [str(self._step - step) for step in (origin, space.keyed_at[place])]
-            known.append([action, f"{space.values[place]:.6g}", *ages, *map(str, self._episodes.of(origin))])
-        return PicturedKeys(space.keys, ["action", "value", "age", "key age", "episode", "time"], known, pictures)
+            known.append([*ages, *map(str, self._episodes.of(origin))])
+        if space.actions is not None and space.values is not None:
+            header = ["action", "value", *header]
+            said = zip(space.actions.tolist(), space.values.tolist(), strict=True)
+            known = [
+                [self._subject.actions[action], f"{value:.6g}", *row]
+                for (action, value), row in zip(said, known, strict=True)
+            ]
+        return PicturedKeys(space.keys, header, known, pictures)
 
     def close(self) -> None:
         """Bring everything to the disk."""
@@ -252,14 +259,21 @@ class RecordedAgent:
             )
             if self._found is not None:
                 self._last = self._writer.heading, line
-                self._seen["recall/age"].append(step - self._found.origins)
-                self._seen["recall/distance"].append(self._found.distances)
+                self._gather(step, self._found)
             if transition.ended[self._env]:
                 self._writer.finish()
                 self._writer = None
             elif self._writer.length >= _MOST_STEPS:
                 self._writer.close()
                 self._writer = None
+
+    def _gather(self, step: int, found: Recollection | SimilarMoments) -> None:
+        if isinstance(found, SimilarMoments):
+            self._seen["recall/age"].append(found.ages * self._subject.num_envs)
+            self._seen["recall/similarity"].append(found.similarities)
+        else:
+            self._seen["recall/age"].append(step - found.origins)
+            self._seen["recall/distance"].append(found.distances)
 
     def _make_place(self) -> None:
         """Remove recorded episodes of the training until there is room: first those nearest to others in time."""

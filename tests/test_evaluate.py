@@ -178,6 +178,30 @@ def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, 
     assert "a recurrent_ppo agent has no memories" in complaint(evaluate.main, capsys, path, "--record", 1)
 
 
+def test_an_agent_over_a_memory_that_is_a_function_is_recorded_in_training_and_in_its_own_games(tmp_path):
+    options = ["--env.size", 5, "--env.steps_per_episode", 20, "--num_envs", 4, "--steps", 400, "--agent.rollout", 20]
+    options += ["--agent.core.hidden", 8, "--agent.core.width", 4, "--agent.core.memory_hidden", 6, "--threads", 1]
+    recorded = ["--steps_per_recording", 80, "--recording_percent", 100, "--steps_per_picture", 100]
+    run(train.main, CONFIGS / "hidden_goal_maze_mnm.yaml", *options, *recorded, "--runs", tmp_path)
+    path = only_run(tmp_path)
+    result = evaluation_of(path, "--games", 3, "--record", 2, "--num_envs", 2)
+    recording = Recording(path / "recalls")
+    assert [name.split("-")[0] for name in recording.names()][-3:] == ["training", "evaluation", "evaluation"]
+    for name in recording.names():
+        heading, steps = recording.heading(name), recording.steps(name)
+        # The last of the training had only just begun.
+        assert heading.length == len(steps.lines) and not steps.damaged
+        assert heading.length == 20 or (heading.kind, heading.step) == ("training", 401)
+        for line in steps.lines:
+            assert sum(line["values"]) == pytest.approx(1.0, abs=1e-4)
+            times = line["memories"]["time"]
+            assert len(times) == len(set(times)) == min(5, line["time"])
+            # Of another episode there is none, and every moment is shown by the picture of its own step.
+            assert line["memories"]["picture"] == [steps.lines[time]["picture"] for time in times]
+        if heading.kind == "evaluation":
+            assert heading.total == result["scores"][heading.number]
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(copied, capsys):
     (copied / "checkpoints" / "step_000000400" / "tree.json").write_text("{}")
     assert evaluation_of(copied, "--games", 1)["checkpoint_step"] == 200

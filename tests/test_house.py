@@ -25,10 +25,10 @@ ROOMS: dict[str, set[str]] = {
     "recall": {"agents.agent", "memory"},
 }
 """What of ours each room may import, from the ground up; a name stands for itself and what is below it."""
-PROGRAMS = {"train", "evaluate", "assembly"}
+PROGRAMS = {"train", "evaluate", "story", "assembly"}
 SCRIPTS = {"benchmarks"}
 """What wires rooms together, and may import all of them."""
-MEMORY_WORLDS = ("minigrid_memory",)
+MEMORY_WORLDS = ("minigrid_memory", "hidden_goal_maze")
 """What presets call worlds that need a memory."""
 LONGEST_AGENT = 330
 """Lines; an agent is read top to bottom."""

@@ -11,7 +11,7 @@ from agents.agent import Agent, Moment, Recurrent
 from training.loop import Episode
 
 Watch = Callable[[Moment], None]
-"""Is told of every step of every game, after it was taken; the agent is as it was when it acted."""
+"""Is told of every step of every game, after it was taken; agent and player are as they were when they acted."""
 
 
 def play_games(
@@ -54,14 +54,21 @@ def play_games(
         returns[game[playing]] += rewards[playing]
         lengths[game[playing]] += 1
         ended = terminations | truncations
-        if player is not None:
-            player.observe(rewards, ended)
         for env in playing.tolist() if watchers else ():
             moment = Moment(
-                int(game[env]), before[env], hashes[env], int(actions[env]), float(rewards[env]), bool(ended[env])
+                int(game[env]),
+                before[env],
+                hashes[env],
+                int(actions[env]),
+                float(rewards[env]),
+                bool(ended[env]),
+                env,
+                player,
             )
             for watch in watchers:
                 watch(moment)
+        if player is not None:
+            player.observe(rewards, ended)
         if ended.any():
             game[ended] = game.max() + 1 + np.arange(ended.sum())
             observations, infos = world.reset(seed=seeds[game[ended] % games], options={"reset_mask": ended})

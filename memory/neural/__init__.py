@@ -1,7 +1,7 @@
 """Neural memory: inside a network, read and written by differentiable weights at every step.
 
 Read the files in this order: `core` (what all have in common), `controllers` (networks without a memory beside them),
-`addressing` (the equations), `ntm`, `dnc`, `mnm`.
+`addressing` (the equations), `ntm`, `dnc`, `mnm`, `recollecting` (what an mnm recalls).
 """
 
 from memory.neural.controllers import GRU, LSTM, FeedForward

@@ -84,8 +84,12 @@ export async function draw(canvas, run, episode, number) {
   return true;
 }
 
+// Memories that are moments of the same episode; they speak for no action.
+export const areMoments = (memories) => Boolean(memories && memories.similarity);
+
 // Has the pictures of a step at hand before it is shown.
 export function prefetch(run, episode, line, shown) {
-  const wanted = [[episode, line.picture], ...shown.map((place) => [null, line.memories.origin[place]])];
+  const moments = areMoments(line.memories);
+  const wanted = [[episode, line.picture], ...shown.map((place) => moments ? [episode, line.memories.picture[place]] : [null, line.memories.origin[place]])];
   for (const [of, number] of wanted) sheet(run, of, Math.floor(number / PER_SHEET));
 }

@@ -51,8 +51,8 @@ class Page {
     if (this.names.includes(run2)) await this.openPane(1, run2, episode2);
     this.open = true;
     this.show();
-    if (memory) this.panes[0].openMemory(memory);
-    if (memory2 && this.panes[1]) this.panes[1].openMemory(memory2);
+    if (memory !== undefined) this.panes[0].openMemory(memory);
+    if (memory2 !== undefined && this.panes[1]) this.panes[1].openMemory(memory2);
   }
 
   say(message) {
@@ -96,7 +96,7 @@ class Page {
           this.speed, this.slider, this.clock),
         make("div", { class: "controls" },
           make("label", {}, "Memories of ", this.actionSelect),
-          make("label", {}, "weight from ", this.weightInput),
+          make("label", {}, "weight or similarity from ", this.weightInput),
           make("label", {}, "age up to ", this.ageInput, " steps"),
           make("label", {}, "Compare with ", this.comparing),
           this.copied,
@@ -145,6 +145,7 @@ class Page {
     this.slider.value = this.time;
     this.clock.value = `step ${this.time} of ${this.length - 1}`;
     this.actionSelect.value = this.filter.action;
+    this.actionSelect.disabled = this.panes.length > 0 && this.panes.every((pane) => pane.hasMoments());
     this.comparing.value = this.panes[1] ? this.panes[1].run : "";
     for (const pane of this.panes) pane.show(this.time, this.filter);
     this.remember();

@@ -1,7 +1,8 @@
 // One run: its episodes, one step of one of them, and the memories behind that.
 
-import { draw, episodes, forgetSheets, prefetch, recalled, steps } from "./data.js";
+import { areMoments, draw, episodes, forgetSheets, prefetch, recalled, steps } from "./data.js";
 import { fill, make, percent, short } from "./dom.js";
+import { card, story } from "./cards.js";
 
 const MOMENTS = 4;
 const MOST_CARDS = 60;
@@ -167,11 +168,24 @@ export class Pane {
     if (this.headings[place]) this.change(() => this.openEpisode(this.headings[place].name));
   }
 
-  // Which memories of a line pass the filter, the heaviest first.
+  // Whether memories are moments of their episode, which speak for no action.
+  hasMoments() {
+    return this.lines.some((line) => areMoments(line.memories));
+  }
+
+  // Which memories of a line pass the filter, the heaviest or most similar first.
   chosen(line, filter) {
     const memories = line.memories;
     if (!memories) return [];
     const now = this.now(line);
+    if (areMoments(memories)) {
+      const { similarity, time } = memories;
+      return time
+        .map((_, place) => place)
+        // A similarity may be less than 0, which no weight is: unless it is asked for, none is left out.
+        .filter((place) => (filter.weight <= 0 || similarity[place] >= filter.weight) && this.age(line, place) <= filter.age)
+        .sort((one, other) => similarity[other] - similarity[one]);
+    }
     const action = this.filtered(line, filter);
     return memories.origin
       .map((_, place) => place)
@@ -180,9 +194,14 @@ export class Pane {
       .sort((one, other) => memories.weight[other] - memories.weight[one]);
   }
 
+  // How many agent steps ago a moment of the same episode was.
+  age(line, place) {
+    return (line.time - line.memories.time[place]) * (this.heading.kind === "training" ? this.heading.num_envs : 1);
+  }
+
   // The number of the action whose memories are shown; null: all. Another world may not have an action of that name.
   filtered(line, filter) {
-    if (filter.action === "all") return null;
+    if (filter.action === "all" || areMoments(line.memories)) return null;
     return filter.action === "taken" ? line.action : this.actions().indexOf(filter.action);
   }
 
@@ -235,73 +254,45 @@ export class Pane {
 
   valueRow(line, filter, action, value, least, span) {
     const memories = line.memories;
-    const parts = memories.action
+    const moments = areMoments(memories);
+    const parts = moments ? [] : memories.action
       .map((of, place) => (of === action ? [memories.weight[place] * memories.value[place], place] : null))
       .filter((part) => part !== null);
-    if (line.rest[action]) parts.push([line.rest[action], null]);
+    if (moments ? value : line.rest[action]) parts.push([moments ? value : line.rest[action], null]);
     const total = parts.reduce((sum, [part]) => sum + Math.abs(part), 0);
+    const others = moments ? "the chance of this action; what memories add to it is not known" : "all memories not listed";
     const width = value === null ? 100 : (100 * (Math.max(value, 0) - least - Math.max(0, -value))) / span;
     const bar = make("span", { class: "bar", style: `width:${Math.max(1, Math.min(100, width))}%` },
       ...parts.map(([part, place]) => {
-        const what = place === null ? "all memories not listed" : `${this.whence(line, place)}: weight ${percent(memories.weight[place])} × ${short(memories.value[place])}`;
+        const what = place === null ? others : `${this.whence(line, place)}: weight ${percent(memories.weight[place])} × ${short(memories.value[place])}`;
         return make("i", { class: place === null ? "rest" : "part", style: `flex-grow:${total ? Math.abs(part) / total : 1}`, title: `${what} = ${short(part)}` });
       }));
     const chosen = action === this.filtered(line, filter);
+    const number = value === null ? "untried" : moments ? percent(value) : short(value);
     return make("button", {
       class: `value${action === line.action ? " took" : ""}${chosen ? " chosen" : ""}`,
-      title: "show the memories of this action", onclick: () => this.page.chooseAction(this.actions()[action]),
+      title: moments ? others : "show the memories of this action",
+      onclick: () => moments || this.page.chooseAction(this.actions()[action]),
     }, make("span", { class: "name" }, this.actions()[action] ?? String(action)),
-      make("span", { class: "scale" }, bar), make("span", { class: "number" }, value === null ? "untried" : short(value)));
+      make("span", { class: "scale" }, bar), make("span", { class: "number" }, number));
   }
 
   whence(line, place) {
     const { episode, time, origin } = line.memories;
+    if (areMoments(line.memories)) return `step ${time[place]}`;
     return episode[place] === null ? `step ${short(origin[place])}` : `episode ${episode[place]}, step ${time[place]}`;
   }
 
   showMemories(line, filter) {
     const places = this.chosen(line, filter);
     if (!places.length) {
-      const known = line.memories && line.memories.origin.length;
+      const known = line.memories && (line.memories.time ?? []).length;
       fill(this.cards, make("p", { class: "note" }, !line.memories ? "" : known ? "No memory passes the filter." : "Nothing was remembered yet."));
       return;
     }
     const left = places.length - MOST_CARDS;
-    fill(this.cards, ...places.slice(0, MOST_CARDS).map((place) => this.card(line, place)),
+    fill(this.cards, ...places.slice(0, MOST_CARDS).map((place) => card(this, line, place)),
       left > 0 ? make("p", { class: "note" }, `and ${left} lighter ones: choose one action to see them`) : null);
-  }
-
-  card(line, place) {
-    const memories = line.memories;
-    const at = (name) => (memories[name] ? memories[name][place] : undefined);
-    const picture = make("canvas");
-    const lost = make("span", { class: "lost", hidden: true }, "no longer kept");
-    draw(picture, this.run, null, at("origin")).then((drawn) => (lost.hidden = drawn));
-    const pictures = [make("figure", {}, picture, lost)];
-    if (at("reconstruction") !== undefined) {
-      const decoded = make("canvas");
-      draw(decoded, this.run, this.episode, at("reconstruction"));
-      pictures.push(make("figure", {}, decoded, make("figcaption", {}, "reconstructed")));
-    }
-    const now = this.now(line);
-    const facts = [
-      ["value", short(at("value"))],
-      ["age", short(now - at("origin"))],
-      ["distance", short(at("distance"))],
-      ["key age", short(now - at("keyed_at"))],
-      ["used", `${short(at("uses"))}×`],
-    ];
-    if (at("fresh_distance") !== undefined) facts.splice(3, 0, ["if fresh", short(at("fresh_distance"))]);
-    const stale = at("fresh_distance") !== undefined && Math.abs(at("fresh_distance") - at("distance")) > 0.5 * Math.max(at("distance"), 1e-9);
-    return make("button", {
-      class: `card${stale ? " stale" : ""}${at("origin") === this.opened ? " opened" : ""}`, "data-origin": at("origin"),
-      title: stale ? "its stored key is far from what it would be now" : "when it was written, and where else recalled",
-      onclick: () => this.openMemory(at("origin")),
-    },
-      make("span", { class: "weight" }, make("i", { style: `width:${100 * at("weight")}%` }), make("b", {}, percent(at("weight")))),
-      make("span", { class: "pictures" }, ...pictures),
-      make("span", { class: "of" }, `${this.actions()[at("action")] ?? at("action")} · ${this.whence(line, place)}`),
-      make("dl", { class: "facts" }, ...facts.flatMap(([term, fact]) => [make("dt", {}, term), make("dd", {}, fact)])));
   }
 
   closeMemory() {
@@ -311,38 +302,37 @@ export class Pane {
     this.page.remember();
   }
 
-  // When a memory was written, the moments around it, and where else it was recalled.
+  // When a memory was written, the moments around it, and where else it was recalled. It is meant by its agent step, or
+  // where memories are moments of the same episode, by its step in that.
   async openMemory(origin) {
     this.opened = origin;
     this.page.remember();
     for (const card of this.cards.children) card.classList.toggle("opened", card.dataset.origin === String(origin));
     const moments = [];
+    const within = this.hasMoments();
     for (let by = -MOMENTS; by <= MOMENTS; by++) {
-      const step = origin + by * this.heading.num_envs;
-      if (step < 1) continue;
+      const step = within ? origin + by : origin + by * this.heading.num_envs;
+      if (within ? !this.lines[step] : step < 1) continue;
       const canvas = make("canvas");
-      draw(canvas, this.run, null, step);
+      draw(canvas, this.run, ...(within ? [this.episode, this.lines[step].picture] : [null, step]));
       moments.push(make("figure", { class: by === 0 ? "self" : "" }, canvas, make("figcaption", {}, by === 0 ? "then" : `${by > 0 ? "+" : "−"}${Math.abs(by)}`)));
     }
     const places = make("ul", {}, make("li", {}, "…"));
     fill(this.detail,
-      make("h3", {}, `Memory of agent step ${short(origin)}`, make("button", { title: "close (Esc)", onclick: () => this.closeMemory() }, "×")),
-      make("p", { class: "note" }, this.story(origin)),
+      make("h3", {}, within ? `Step ${short(origin)} of this episode` : `Memory of agent step ${short(origin)}`, make("button", { title: "close (Esc)", onclick: () => this.closeMemory() }, "×")),
+      make("p", { class: "note" }, story(this, origin)),
       make("div", { class: "moments" }, ...moments),
       make("h4", {}, "Recalled in"), places);
     this.detail.hidden = false;
-    const found = await recalled(this.run, origin).catch((error) => [{ error: error.message }]);
+    const found = within ? this.recalledHere(origin) : await recalled(this.run, origin).catch((error) => [{ error: error.message }]);
     if (this.opened !== origin) return;
     fill(places, ...(found.length ? found : [{ error: "no recorded step" }]).map((one) => this.occurrence(one)));
   }
 
-  story(origin) {
-    const line = this.lines[this.time];
-    const place = line && line.memories ? line.memories.origin.indexOf(origin) : -1;
-    if (place < 0) return "It is not among the memories of this step.";
-    const memories = line.memories;
-    return `Observed in ${this.whence(line, place)}; its value last written at agent step ${short(memories.written_at[place])}; ` +
-      `its key of step ${short(memories.keyed_at[place])}; recalled ${short(memories.uses[place])} times before this step.`;
+  // At which steps of this episode one of its moments was listed.
+  recalledHere(time) {
+    const times = this.lines.filter((line) => areMoments(line.memories) && line.memories.time.includes(time)).map((line) => line.time);
+    return times.length ? [{ episode: this.episode, times }] : [];
   }
 
   occurrence({ episode, times, error }) {

@@ -47,6 +47,7 @@ PPO = {
 }
 NTM = {"name": "ntm", "controller": "gru", "hidden": 8, "slots": 6, "width": 4, "read_heads": 2}
 DNC = {"name": "dnc", "hidden": 8, "slots": 6, "width": 4, "read_heads": 2}
+MNM = {"name": "mnm", "hidden": 8, "width": 4, "memory_hidden": 6, "heads": 2}
 MFEC = {"name": "mfec", "key_size": 4, "neighbours": 3, "capacity": 25, "epsilon": 0.2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random": ({"name": "random"}, GRID),
@@ -72,6 +73,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "recurrent_ppo screens": ({**PPO, "core": {"name": "lstm", "hidden": 8}, "anneal_steps": 150}, SCREENS),
     "recurrent_ppo ntm": ({**PPO, "core": NTM, "clip_rewards": True}, GRID),
     "recurrent_ppo dnc": ({**PPO, "core": DNC, "feedback": False}, GRID),
+    "recurrent_ppo mnm": ({**PPO, "core": MNM}, GRID),
     "recurrent_ppo none": (
         {**PPO, "core": {"name": "none", "hidden": 8}, "truncation": None, "minibatches": 1},
         STACKED_GRID,

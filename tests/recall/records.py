@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memory.recollection import Recollection
+from memory.recollection import Recollection, SimilarMoments
 from recall.episode_writer import EpisodeWriter
 from recall.record import Heading, observations_folder
 from recall.sheets import SheetWriter
@@ -58,6 +58,14 @@ def remembered(step: int, memories: int = 2, fresh: bool = False) -> Recollectio
     )
 
 
+def similar(time: int, moments: int = 3) -> SimilarMoments:
+    """What an agent recalls at a step of an episode: some of the steps before, the latest not always the first."""
+    rng = np.random.default_rng(time)
+    ages = 1 + rng.permutation(time)[:moments]
+    similarities = np.sort(rng.uniform(-1, 1, len(ages)))[::-1]
+    return SimilarMoments(rng.dirichlet(np.ones(len(ACTIONS))), ages, similarities, rng.uniform(-1, 1, len(ages)))
+
+
 def provenance(step: int) -> tuple[int, int]:
     return step // 100, step % 100
 
@@ -78,6 +86,19 @@ def write_episode(
         writer.finish()
     else:
         writer.close()
+    return heading.name
+
+
+def write_moments(recalls: Path, first: int, length: int, kind: str = "training", num_envs: int = 1) -> str:
+    """Record an episode of an agent that recalls moments of it; its name. At every tenth step nobody looks."""
+    of = {"agent": "recurrent_ppo", "world": "maze", "actions": ACTIONS, "num_envs": num_envs, "memories": 3}
+    heading = Heading(kind=kind, number=first // 100, step=first, **of)
+    writer = EpisodeWriter(recalls, heading, no_warning)
+    for time in range(length):
+        step = first + time * num_envs if kind == "training" else None
+        found = None if time % 10 == 9 else similar(time)
+        writer.add(step, picture_of(first + time), time % 3, float(time % 7 == 0), found, provenance, show)
+    writer.finish()
     return heading.name
 
 

@@ -12,7 +12,7 @@ import pytest
 from recall.__main__ import main
 from recall.panel import MEMORY_SIDE, WORLD_SIDE, panel
 from recall.record import Recording, episodes_folder
-from tests.recall.records import SIDE, write_episode, write_run
+from tests.recall.records import ACTIONS, SIDE, number_of, similar, write_episode, write_moments, write_run
 
 
 @pytest.fixture
@@ -120,3 +120,53 @@ def test_reconstructions_take_the_place_of_what_is_no_longer_kept(tmp_path):
     without = panel(recording, heading, line)
     line["memories"]["reconstruction"] = [0] * len(line["memories"]["origin"])
     assert (panel(recording, heading, line) != without).any()
+
+
+@pytest.fixture
+def moments(tmp_path: Path) -> Path:
+    write_moments(tmp_path / "maze" / "recalls", 110, 30, num_envs=4)
+    write_moments(tmp_path / "maze" / "recalls", 200, 20, "evaluation")
+    return tmp_path / "maze"
+
+
+def test_moments_are_printed_step_by_step(moments, capsys):
+    assert main([str(moments), "--episode", "0"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert len(rows) == 30 and "chance" in printed and "worth" not in printed
+    for time, row in enumerate(rows):
+        found = similar(time)
+        if time % 10 != 9:
+            assert row[2] == f"{100 * found.action_values[time % 3]:.3g}"
+        if time and time % 10 != 9:
+            assert row[-2:] == [str(time - found.ages[0]), f"{found.similarities[0]:.3g}"]
+
+
+@pytest.mark.parametrize(("episode", "has_steps"), [("0", True), ("1", False)])
+def test_the_moments_of_a_step_are_printed_and_drawn(moments, capsys, tmp_path, episode, has_steps):
+    path = tmp_path / "panel.png"
+    assert main([str(moments), "--episode", episode, "--step", "12", "--panel", str(path)]) == 0
+    printed = capsys.readouterr().out
+    found = similar(12)
+    for action, chance in zip(ACTIONS, found.action_values, strict=True):
+        assert f"{action} {100 * chance:.3g} %" in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith((" 0.", " -0."))]
+    for row, age, similarity, of_values in zip(
+        rows, found.ages, found.similarities, found.value_similarities, strict=True
+    ):
+        # In training, four environments step at once.
+        steps = [str(110 + (12 - age) * 4)] if has_steps else []
+        assert row == [f"{similarity:.3g}", str(12 - age), str(age), *steps, f"{of_values:.3g}"]
+    assert cv2.imread(str(path)).shape[0] > WORLD_SIDE
+
+
+def test_a_panel_shows_the_moments_that_were_recalled(moments):
+    recording = Recording(moments / "recalls")
+    heading, line = recording.heading("training-000000110"), recording.steps("training-000000110").lines[12]
+    picture = panel(recording, heading, line)
+    scale = MEMORY_SIDE / SIDE
+    for column, age in enumerate(similar(12).ages):
+        left = 24 + WORLD_SIDE + column * (MEMORY_SIDE + 12)
+        shown = picture[30 : 30 + MEMORY_SIDE, left : left + MEMORY_SIDE]
+        middle = [round((place + 0.5) * scale) for place in range(2)]
+        assert number_of(shown[np.ix_(middle[:1], middle)]) == 110 + 12 - age

@@ -15,7 +15,7 @@ from werkzeug.test import Client, TestResponse
 from recall.plugin import RecallsPlugin
 from recall.record import Recording, episodes_folder
 from recall.sheets import PER_SHEET
-from tests.recall.records import SIDE, write_episode, write_run
+from tests.recall.records import SIDE, similar, write_episode, write_moments, write_run
 
 
 class Server:
@@ -57,6 +57,20 @@ def test_an_episode_is_answered_as_it_was_recorded(logdir):
     assert first["actions"] == ["noop", "up", "down"]
     answer = server.json("/steps", run="qbert__seed0", episode=first["name"])
     assert answer == {"lines": recording.steps(first["name"]).lines, "damaged": []}
+
+
+def test_moments_of_an_episode_are_answered_with_pictures_that_are_served(logdir):
+    name = write_moments(logdir / "maze" / "recalls", 110, 30)
+    server = Server(logdir)
+    assert "maze" in server.json("/runs")
+    answer = server.json("/steps", run="maze", episode=name)
+    assert answer["damaged"] == [] and len(answer["lines"]) == 30
+    memories = answer["lines"][12]["memories"]
+    assert memories["time"] == [12 - age for age in similar(12).ages]
+    for picture in memories["picture"]:
+        assert server.get("/sheet", run="maze", episode=name, sheet=picture // PER_SHEET).status_code == 200
+    # They are no observations of the training, whose number would be asked for.
+    assert server.json("/recalled", run="maze", origin=3) == []
 
 
 def test_sheets_are_served_as_they_lie(logdir):
@@ -186,6 +200,7 @@ def test_the_page_is_served():
     for name, mimetype in [
         ("/index.js", "text/javascript"),
         ("/pane.js", "text/javascript"),
+        ("/cards.js", "text/javascript"),
         ("/style.css", "text/css"),
     ]:
         response = server.get(name)

@@ -9,7 +9,7 @@ import pytest
 
 from recall.episode_writer import line_of, take_back
 from recall.record import FORMAT, DamagedError, Recording, episodes_folder
-from tests.recall.records import number_of, provenance, remembered, write_episode, write_run
+from tests.recall.records import number_of, provenance, remembered, similar, write_episode, write_moments, write_run
 
 
 def test_a_line_accounts_for_every_action_value():
@@ -47,6 +47,64 @@ def test_episodes_come_back_as_they_were_written(tmp_path):
         assert (line["memories"] is None) == (line["step"] % 10 == 9)
         for origin in line["memories"]["origin"] if line["memories"] else ():
             assert number_of(recording.observation(origin)) == origin
+
+
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_moments_of_an_episode_come_back_with_their_pictures(tmp_path, kind):
+    name = write_moments(tmp_path, 110, 30, kind, num_envs=4)
+    recording = Recording(tmp_path)
+    steps = recording.steps(name)
+    assert not steps.damaged and len(steps.lines) == 30
+    for line in steps.lines:
+        if line["time"] % 10 == 9:
+            assert line["memories"] is None and line["values"] is None
+            continue
+        found, memories = similar(line["time"]), line["memories"]
+        assert line["rest"] is None
+        np.testing.assert_allclose(line["values"], found.action_values, rtol=1e-5)
+        assert memories["time"] == [line["time"] - age for age in found.ages]
+        np.testing.assert_allclose(memories["similarity"], found.similarities, rtol=1e-5)
+        np.testing.assert_allclose(memories["value_similarity"], found.value_similarities, rtol=1e-5)
+        for time, picture in zip(memories["time"], memories["picture"], strict=True):
+            assert number_of(recording.picture(name, picture)) == 110 + time
+    assert recording.times_by_origin(name) == {}
+
+
+def test_what_version_1_recorded_is_read(tmp_path):
+    name = write_episode(tmp_path, 1, 6)
+    path = episodes_folder(tmp_path) / name / "episode.json"
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
+    assert Recording(tmp_path).heading(name).format == 1 and len(Recording(tmp_path).steps(name).lines) == 6
+
+
+MOMENTS = {"time": [1, 0], "picture": [1, 0], "similarity": [0.5, 0.25], "value_similarity": [0.5, 0.25]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_good"),
+    [
+        ({}, True),
+        ({"memories": {**MOMENTS, "seen": 3}}, True),
+        ({"memories": {**MOMENTS, "time": [2, 0]}}, False),
+        ({"memories": {**MOMENTS, "time": [-1, 0]}}, False),
+        ({"memories": {**MOMENTS, "picture": [1]}}, False),
+        ({"memories": {**MOMENTS, "similarity": [None, 0.5]}}, False),
+        ({"memories": {name: MOMENTS[name] for name in ("time", "picture", "similarity")}}, False),
+        ({"rest": [0.0, 0.0, 0.0]}, False),
+        ({"values": [0.5, 0.5]}, False),
+        ({"values": None}, False),
+        ({"values": [0.5, None, 0.5]}, False),
+    ],
+    ids=str,
+)
+def test_a_line_of_moments_must_go_together(tmp_path, changes, is_good):
+    name = write_moments(tmp_path, 110, 4)
+    path = episodes_folder(tmp_path) / name / "steps.jsonl"
+    line = {"time": 2, "step": 112, "picture": 2, "action": 0, "reward": 0.0, "values": [0.2, 0.3, 0.5], "rest": None}
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = json.dumps({**line, "memories": MOMENTS, **changes}).encode()
+    path.write_bytes(b"\n".join(lines))
+    assert Recording(tmp_path).steps(name).damaged == ([] if is_good else [3])
 
 
 def test_an_episode_that_runs_can_be_read_up_to_its_last_whole_line(tmp_path):

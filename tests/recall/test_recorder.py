@@ -27,7 +27,11 @@ def record(agent, world: FakeWorld, folder: Path, **options: Any) -> RecordedAge
     return RecordedAgent(agent, folder, subject, **{"warn": no_warning, **OPTIONS, **options})
 
 
-@pytest.mark.parametrize("options", AGENTS.values(), ids=list(AGENTS))
+MNM = {"name": "mnm", "hidden": 8, "width": 4, "memory_hidden": 6}
+PPO = {"name": "recurrent_ppo", "core": MNM, "features": 8, "rollout": 12}
+
+
+@pytest.mark.parametrize("options", [*AGENTS.values(), PPO], ids=[*AGENTS, "mnm"])
 def test_an_agent_that_is_recorded_lives_as_one_that_is_not(tmp_path, options):
     world = FakeWorld()
     agent = make(options, world.spec)
@@ -59,6 +63,50 @@ def test_what_is_recorded_is_what_happened(tmp_path):
                 looked += 1
             assert all(origin <= line["step"] for origin in line["memories"]["origin"])
     assert looked > 500
+
+
+def test_the_moments_that_are_recorded_are_those_of_the_episode(tmp_path):
+    """Of three environments in turn, through a checkpoint in the middle."""
+    world = FakeWorld(num_envs=3)
+    recorded = record(make(PPO, world.spec), world, tmp_path)
+    seen, said = {}, {}
+    for step in range(0, 600, 3):
+        if step == 300:
+            state = copy.deepcopy((recorded.recorder_state(), recorded.state_dict()))
+            recorded.close()
+            recorded = record(make(PPO, world.spec), world, tmp_path)
+            recorded.load_state_dict(state[1])
+            recorded.load_recorder_state(state[0])
+        for env in range(3):
+            found = recorded.recollect(world.observations[env], world.state_hashes[env], 2, env)
+            seen[step + env + 1], said[step + env + 1] = world.observations[env].copy(), found
+        play(world, recorded, 1)
+    recorded.recorder_state()
+    recording, looked, environments = Recording(tmp_path), 0, set()
+    for name in recording.names():
+        lines = recording.steps(name).lines
+        environments.add(lines[0]["step"] % 3)
+        for line in lines:
+            found, memories = said[line["step"]], line["memories"]
+            assert line["rest"] is None and len(memories["time"]) == min(2, line["time"])
+            np.testing.assert_allclose(line["values"], found.action_values, rtol=1e-5)
+            np.testing.assert_allclose(memories["similarity"], found.similarities, rtol=1e-5, atol=1e-6)
+            for time, picture in zip(memories["time"], memories["picture"], strict=True):
+                then = lines[time]["step"]
+                assert line["step"] - then == 3 * (line["time"] - time)
+                np.testing.assert_array_equal(recording.picture(name, picture)[..., 0], seen[then][-1])
+                looked += 1
+    assert looked > 60 and len(environments) > 1
+    histograms = recorded.histograms()
+    assert histograms.keys() == {"recall/age", "recall/similarity"}
+    assert (histograms["recall/age"] % 3 == 0).all() and histograms["recall/age"].min() == 3
+    points = recorded.points()
+    assert points.header == ["age", "key age", "episode", "time"]
+    assert len(points.known) == len(points.places) == recorded.diary.moments.lengths.sum()
+    assert [int(row[3]) for row in points.known] == [
+        time for length in recorded.diary.moments.lengths for time in range(length)
+    ]
+    recorded.close()
 
 
 def test_an_episode_is_recorded_from_its_first_step_to_its_last(tmp_path):
