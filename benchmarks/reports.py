@@ -75,6 +75,9 @@ REPORTS = {
     "minigrid_memory": Report(
         ("return", "eval_return", "steps_per_second"), (Figure("return", "Return of training episodes"),)
     ),
+    "memory_worlds": Report(
+        ("return", "eval_return", "steps_per_second"), (Figure("return", "Return of training episodes"),)
+    ),
     "copy": Report(
         (
             *("wrong_bits_per_sequence", "wrong_bits_length_20", "wrong_bits_length_40", "wrong_bits_length_100"),

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
 PROGRAMS = {"train", "evaluate", "story", "assembly"}
 SCRIPTS = {"benchmarks"}
 """What wires rooms together, and may import all of them."""
-MEMORY_WORLDS = ("minigrid_memory", "hidden_goal_maze")
+MEMORY_WORLDS = ("minigrid_memory", "hidden_goal_maze", "t_maze", "memory_chain")
 """What presets call worlds that need a memory."""
 LONGEST_AGENT = 330
 """Lines; an agent is read top to bottom."""
