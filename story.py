@@ -144,10 +144,12 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="file for the heat maps (.png); by default named after the run")
     arguments = parser.parse_args()
     numbers = encoded(arguments.story)
-    reading = read(load_model(arguments.run), numbers)
-    for line in describe(reading):
-        print(line)
     path = arguments.picture or Path(f"{arguments.run.resolve().name}-story.png")
+    if path.suffix != ".png" or not path.parent.is_dir():
+        raise UsageError(f"--picture takes the name of a .png in a folder that is there, not {path}")
+    reading = read(load_model(arguments.run), numbers)
+    for line in [*describe(reading)] or ["nothing is asked: answers come after question marks"]:
+        print(line)
     content = cv2.imencode(".png", cv2.cvtColor(picture(reading), cv2.COLOR_RGB2BGR))[1].tobytes()
     try:
         path.write_bytes(content)

@@ -217,9 +217,11 @@ def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
     """The options that differ and may not, with their values."""
     found = []
     for name in before:
-        old, new = before[name], after[name]
+        old, new = before[name], after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += changes(old, new, f"{prefix}{name}.")
+            # What has another name, a core say, has other options: they are not to be compared.
+            same = old if old.get("name") == new.get("name") else {"name": old["name"]}
+            found += changes(same, new, f"{prefix}{name}.")
         elif old != new and f"{prefix}{name}" not in MAY_CHANGE:
             found.append(f"--{prefix}{name} ({old} to {new})")
     return found

@@ -38,11 +38,11 @@ class ActorCritic(nn.Module):
         core: over features, and what was done and earned the step before.
         num_actions: to choose among.
         feedback: whether the core is told what was done and earned the step before.
-        compiled: whether torch compiles the core's step.
+        compiled: steps of the core that torch compiles into one call: 0, or 1.
     """
 
     def __init__(
-        self, encoder: Encoder, core: RecurrentCore[Any], num_actions: int, *, feedback: bool, compiled: bool = False
+        self, encoder: Encoder, core: RecurrentCore[Any], num_actions: int, *, feedback: bool, compiled: int = 0
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -193,7 +193,7 @@ def draw(
 
 
 def make_actor_critic(
-    world: WorldSpec, core: Callable[[int], RecurrentCore[Any]], features: int, *, feedback: bool, compiled: bool
+    world: WorldSpec, core: Callable[[int], RecurrentCore[Any]], features: int, *, feedback: bool, compiled: int
 ) -> ActorCritic:
     """Build the network for a world; `core` makes its core from the size of its inputs."""
     encoder = Encoder(world.observation_shape, world.observation_high, features)

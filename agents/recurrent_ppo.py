@@ -73,9 +73,9 @@ class RecurrentPPOConfig(BaseModel):
     is noise: the policy loses its entropy before it finds any."""
     greedy: bool = False
     """In evaluations, take the likeliest action rather than one drawn by the policy."""
-    compiled: bool = False
-    """Whether torch compiles a step of the core: minutes at the start, and faster from then on. Numbers round
-    otherwise than without."""
+    compiled: int = Field(0, ge=0, le=1)
+    """1: torch compiles a step of the core: minutes at the start, and faster from then on. Numbers round otherwise
+    than without."""
 
     @property
     def window(self) -> int:

@@ -80,7 +80,7 @@ def numbers_of(text: str) -> bytes:
     except KeyError as error:
         word = error.args[0]
         near = difflib.get_close_matches(word, WORDS, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"it has {len(WORDS) - 3}, see WORDS"
+        mend = f"did you mean {near[0]!r}?" if near else f"its {len(WORDS) - 3} are WORDS in envs/babi_stories.py"
         raise ValueError(f"{word!r} is no word of bAbI; {mend}") from error
 
 

@@ -272,6 +272,17 @@ def test_a_resume_that_cannot_be_is_refused_in_one_line(arguments, mend, tmp_pat
     assert checkpoint.load(directory / "checkpoints")[0] == 60
 
 
+def test_a_resume_with_another_core_is_refused_in_one_line(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "recurrent_ppo", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    error = complaint(train.main, capsys, "--resume", directory, "--steps", 90, "--agent.core.name", "dnc")
+    assert "--agent.core.name (gru to dnc) cannot change" in error
+    config = (directory / "config.yaml").read_text()
+    (directory / "config.yaml").write_text(config.replace("name: gru", "name: lstm"))
+    error = complaint(train.main, capsys, "--resume", directory, "--steps", 90)
+    assert "not of its config.yaml: --agent.core.name (gru to lstm); put back" in error
+
+
 def test_a_changed_config_is_refused(tmp_path, capsys):
     run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
     directory = only_run(tmp_path / "runs")

@@ -69,14 +69,20 @@ def test_the_picture_holds_four_maps_of_all_words(path: Path, capsys: pytest.Cap
     words = len(encode(story.ARTICLE))
     assert words == 53 and all(side > 2 * words * WORD_CELL for side in picture.shape[:2])
     run(story.main, path, "john left")
-    assert capsys.readouterr().out == f"picture: {path.name}-story.png\n" and Path(f"{path.name}-story.png").exists()
+    nothing = "nothing is asked: answers come after question marks\n"
+    assert (
+        capsys.readouterr().out == f"{nothing}picture: {path.name}-story.png\n"
+        and Path(f"{path.name}-story.png").exists()
+    )
 
 
 def test_what_cannot_be_read_is_refused_in_a_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'kitchn' is no word of bAbI; did you mean 'kitchen'?" in complaint(story.main, capsys, path, "the kitchn.")
     assert "should have 2 to 400 words" in complaint(story.main, capsys, path, "")
     assert "should have 2 to 400 words" in complaint(story.main, capsys, path, "john left. " * 200)
-    assert "cannot be written" in complaint(story.main, capsys, path, STORY, "--picture", "no/such/folder.png")
+    assert "in a folder that is there, not no/such/folder.png" in complaint(
+        story.main, capsys, path, STORY, "--picture", "no/such/folder.png"
+    )
 
 
 def test_a_run_of_another_model_or_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_a_text_as_inputs_and_back() -> None:
     ("text", "mend"),
     [
         ("Where is Mery?", "'mery' is no word of bAbI; did you mean 'mary'?"),
-        ("Mary went 3 times.", "'3' is no word of bAbI; it has 156, see WORDS"),
+        ("Mary went 3 times.", "'3' is no word of bAbI; its 156 are WORDS in envs/babi_stories.py"),
     ],
 )
 def test_what_is_no_word_is_told(text: str, mend: str) -> None:
