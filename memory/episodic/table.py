@@ -30,7 +30,6 @@ class Table:
         uses: how often it was recalled since it was inserted, int32 `[rows]`.
         now: the agent step it is.
         last_used: tick of the last use, or of the insertion, by which memories are evicted, int64 `[rows]`.
-        owners: the store of each block, int64 `[rows / BLOCK]`.
         centre: a point near the keys, `[key_size]`.
         centre_length: its distance from the origin.
         reach: no key is farther from the centre.
@@ -50,7 +49,6 @@ class Table:
         self.uses = torch.zeros(0, dtype=torch.int32, device=device)
         self.now = 0
         self.last_used = torch.zeros(0, dtype=torch.int64, device=device)
-        self.owners = torch.zeros(0, dtype=torch.int64, device=device)
         self.centre = torch.zeros(key_size, device=device)
         self.centre_length = 0.0
         self.reach = 0.0
@@ -94,10 +92,8 @@ class Table:
             for target, source in moves:
                 new[target] = old[source]
             setattr(self, name, new)
-        numbers = torch.arange(len(sizes), device=self.owners.device)
-        self.owners = numbers.repeat_interleave(torch.tensor(sizes, device=self.owners.device) // BLOCK)
         self._starts = starts
-        self._first_rows = torch.tensor(starts[:-1], device=self.owners.device)
+        self._first_rows = torch.tensor(starts[:-1], device=self.keys.device)
 
     def begin_at(self, centre: Tensor) -> None:
         """Set the centre `[key_size]` of a table that holds nothing yet."""
