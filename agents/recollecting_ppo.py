@@ -6,12 +6,13 @@ would be read at the next observation. Of other cores it is `RecurrentPPO` that 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 
-from agents.actor_critic import ActorCritic, Games, make_actor_critic
+from agents.actor_critic import Games, make_actor_critic
 from agents.agent import Transition, WorldSpec
 from agents.cores import MNMConfig, make_core
 from agents.recurrent_ppo import Player, RecurrentPPO, RecurrentPPOConfig
@@ -45,17 +46,10 @@ class Diary:
 class RecollectingPPO(RecurrentPPO):
     """Recurrent PPO over an MNM, which tells which moments of the episode it recalls."""
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        optimiser: torch.optim.Optimizer,
-        rollout: Rollout[Any],
-        num_envs: int,
-        rng: np.random.Generator,
-        config: RecurrentPPOConfig,
-    ) -> None:
-        super().__init__(network, optimiser, rollout, num_envs, rng, config)
-        self.diary = Diary(self.games)
+    @functools.cached_property
+    def diary(self) -> Diary:
+        """Of the games it learns from."""
+        return Diary(self.games)
 
     def observe(self, transition: Transition) -> None:
         super().observe(transition)
@@ -94,11 +88,10 @@ class RecollectingPPO(RecurrentPPO):
 class RecollectingPlayer(Player):
     """Plays games over an MNM, and tells which moments of each it recalls."""
 
-    def __init__(
-        self, network: ActorCritic, num_games: int, rng: np.random.Generator, config: RecurrentPPOConfig
-    ) -> None:
-        super().__init__(network, num_games, rng, config)
-        self.diary = Diary(self.games)
+    @functools.cached_property
+    def diary(self) -> Diary:
+        """Of the games it plays."""
+        return Diary(self.games)
 
     def observe(self, rewards: np.ndarray, ended: np.ndarray) -> None:
         super().observe(rewards, ended)

@@ -16,7 +16,6 @@ nearly. Each core has a process of its own, one at a time, eager and compiled (`
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from benchmarks import results
+from benchmarks.neural_memory_speed import WARM_UP, timed
 from benchmarks.results import Row
 from benchmarks.runner import peak_megabytes
 from benchmarks.workers import Job, Report, work
@@ -36,7 +36,6 @@ from memory.neural import DNC, GRU, LSTM, MNM, NTM, CompiledCore, RecurrentCore,
 from training.command_line import guarded, parse_overrides
 
 INPUT = 17
-WARM_UP = 2
 STEPS_IN_A_CALL = 4
 """Of what is compiled."""
 _MEMORIES = ("memory", "weights.first", "weights.second", "weights.third")
@@ -92,19 +91,13 @@ def measure(report: Report, options: CoreSpeedOptions, name: str, blank: Row) ->
     readout = nn.Linear(core.output_size, 1)
     stepped = CompiledCore(core, STEPS_IN_A_CALL).unroll if blank.variant == "compiled" else partial(unroll, core)
     inputs = torch.randn(blank.steps, options.batch, INPUT)
-    rows = []
-    for repeat in range(-WARM_UP, options.repeats):
-        began = time.perf_counter()
+
+    def one_pass() -> None:
         steps = stepped(inputs, core.initial_state(options.batch))
         loss = readout(steps.outputs).square().mean()
         (loss if steps.losses is None else loss + steps.losses.mean()).backward()
-        seconds = time.perf_counter() - began
-        milliseconds = 1000 * seconds / blank.steps
-        if repeat >= 0:
-            rows.append(
-                replace(blank, seed=repeat, metric="milliseconds_per_step", value=milliseconds, seconds=seconds)
-            )
-        report(repeat + WARM_UP + 1, f"{milliseconds:.3g} ms a step")
+
+    rows = timed(report, options.repeats, blank, one_pass)
     held = named_tensors(core.initial_state(1))
     once = {
         "peak_megabytes": peak_megabytes() - before,

@@ -116,6 +116,22 @@ VARIANTS: dict[str, Callable[[SpeedOptions, Size], Callable[[Tensor], Tensor]]] 
 }
 
 
+def timed(report: Report, repeats: int, blank: Row, one_pass: Callable[[], object]) -> list[Row]:
+    """Rows of `milliseconds_per_step`, one for each repeat of a pass through `blank.steps` steps, warmed up before."""
+    rows = []
+    for repeat in range(-WARM_UP, repeats):
+        began = time.perf_counter()
+        one_pass()
+        seconds = time.perf_counter() - began
+        milliseconds = 1000 * seconds / blank.steps
+        if repeat >= 0:
+            rows.append(
+                replace(blank, seed=repeat, metric="milliseconds_per_step", value=milliseconds, seconds=seconds)
+            )
+        report(repeat + WARM_UP + 1, f"{milliseconds:.3g} ms a step")
+    return rows
+
+
 def measure(report: Report, options: SpeedOptions, size: Size, variant: str, blank: Row) -> None:
     """Time one variant in one setting, and add its rows to the table."""
     torch.set_num_threads(options.threads)
@@ -123,17 +139,7 @@ def measure(report: Report, options: SpeedOptions, size: Size, variant: str, bla
     before = peak_megabytes()
     function = VARIANTS[variant](options, size)
     inputs = torch.randn(size.length, options.batch, INPUT)
-    rows = []
-    for repeat in range(-WARM_UP, options.repeats):
-        began = time.perf_counter()
-        function(inputs).square().mean().backward()
-        seconds = time.perf_counter() - began
-        if repeat >= 0:
-            milliseconds = 1000 * seconds / size.length
-            rows.append(
-                replace(blank, seed=repeat, metric="milliseconds_per_step", value=milliseconds, seconds=seconds)
-            )
-        report(repeat + WARM_UP + 1, f"{1000 * seconds / size.length:.3g} ms a step")
+    rows = timed(report, options.repeats, blank, lambda: function(inputs).square().mean().backward())
     rows.append(replace(blank, metric="peak_megabytes", value=peak_megabytes() - before))
     results.add(options.out, rows, run=("world", "variant", "machine", "seed"))
 
