@@ -220,5 +220,6 @@ def _joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     # Buffers in place gave several steps of an MNM-p in one call wrong gradients, without a word (torch 2.13, CPU).
-    options = {"cpp_wrapper": True, "inplace_buffers": False}
-    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    return torch.compile(
+        function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True, "inplace_buffers": False}
+    )
