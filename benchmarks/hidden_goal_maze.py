@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.runner import Options, Preset, benchmark
 from training.command_line import UsageError, guarded, parse_overrides
 
-COMPILED = ("--agent.compiled", "1")
+COMPILED = ("--agent.compiled", "4")
 CORES: dict[str, tuple[str, ...]] = {
     "none": ("--agent.core.name", "none"),
     "gru": (),
