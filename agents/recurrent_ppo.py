@@ -179,6 +179,9 @@ class RecurrentPPO:
         self.rollout.load_state_dict(state["rollout"], self.games.state)
 
     def _update(self) -> Metrics:
+        if self.config.anneal_steps:
+            left = max(0.0, 1 - self.step / self.config.anneal_steps)
+            self.optimiser.param_groups[0]["lr"] = self.config.learning_rate * left
         advantages, returns, metrics = self._advantages()
         columns = {**self.rollout.columns, "advantages": advantages, "returns": returns}
         device = self.network.actions.device
@@ -187,9 +190,6 @@ class RecurrentPPO:
             for name in (*Inputs._fields, "actions", "log_probabilities", "advantages", "returns")
         }
         state = self.rollout.first_states()
-        if self.config.anneal_steps:
-            left = max(0.0, 1 - self.step / self.config.anneal_steps)
-            self.optimiser.param_groups[0]["lr"] = self.config.learning_rate * left
         means = MeanMetrics()
         for _ in range(self.config.epochs):
             order = self.rng.permutation(batch["actions"].shape[1])

@@ -226,8 +226,9 @@ def test_the_learning_rate_falls_to_nothing() -> None:
     rates = []
     for _ in range(5):
         live(agent, world, 12)
-        agent.learn()
+        metrics = agent.learn()
         rates.append(agent.optimiser.param_groups[0]["lr"])
+        assert metrics is not None and metrics["charts/learning_rate"] == rates[-1]
     assert rates == pytest.approx([0.0075, 0.005, 0.0025, 0.0, 0.0])
 
 
