@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 
 from agents.agent import WorldSpec
 from agents.encoders import Encoder
-from memory.neural import CompiledCore, RecurrentCore, map_states, named_tensors, with_tensors
+from memory.neural import (
+    GRU,
+    LSTM,
+    CompiledCore,
+    FeedForward,
+    RecurrentCore,
+    map_states,
+    named_tensors,
+    with_tensors,
+)
 
 NO_ACTION = -1
 """What was done before an episode's first step."""
@@ -31,28 +41,40 @@ class Inputs(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """Encoder, core, and two linear readouts of its output: one for the policy, one for the value.
+    """Encoder, core, and two readouts of its output: one for the policy, one for the value.
 
     Args:
         encoder: from observations to features.
         core: over features, and what was done and earned the step before.
         num_actions: to choose among.
         feedback: whether the core is told what was done and earned the step before.
+        readout_hidden: units of a layer of ReLU in each readout; 0: they are linear.
         compiled: steps of the core that torch compiles into one call: 0, or 1.
     """
 
     def __init__(
-        self, encoder: Encoder, core: RecurrentCore[Any], num_actions: int, *, feedback: bool, compiled: int = 0
+        self,
+        encoder: Encoder,
+        core: RecurrentCore[Any],
+        num_actions: int,
+        *,
+        feedback: bool,
+        readout_hidden: int = 0,
+        compiled: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.core = core
-        self.policy = nn.Linear(core.output_size, num_actions)
-        self.value = nn.Linear(core.output_size, 1)
+        policy = nn.Linear(readout_hidden or core.output_size, num_actions)
+        value = nn.Linear(readout_hidden or core.output_size, 1)
+        self.policy = _readout(core.output_size, readout_hidden, policy)
+        self.value = _readout(core.output_size, readout_hidden, value)
+        controllers = (part for part in core.modules() if isinstance(part, GRU | LSTM | FeedForward))
+        for part in (encoder, self.policy, self.value, *controllers):
+            draw_orthogonal(part)
         # The first policy is all but uniform, whatever the core is (Andrychowicz et al. 2021, arXiv 2006.05990).
-        nn.init.orthogonal_(self.policy.weight, 0.01)
-        nn.init.zeros_(self.policy.bias)
-        nn.init.zeros_(self.value.bias)
+        nn.init.orthogonal_(policy.weight, 0.01)
+        nn.init.orthogonal_(value.weight, 1.0)
         self.feedback = feedback
         # As a bound method: a second name for the module would have its weights saved twice.
         self._step = (CompiledCore(core, 1).step if compiled else core).__call__  # type: ignore[operator]
@@ -93,6 +115,30 @@ class ActorCritic(nn.Module):
             outputs.append(output)
         stacked = torch.stack(outputs)
         return self.policy(stacked).log_softmax(dim=-1), self.value(stacked).squeeze(-1), state
+
+
+def _readout(inputs: int, hidden: int, last: nn.Linear) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), last) if hidden else last
+
+
+@torch.no_grad()
+def draw_orthogonal(network: nn.Module) -> None:
+    """Draw the weights of a network's layers orthogonal, as PPO begins (Huang et al. 2022, ICLR Blog Track).
+
+    Dense layers and convolutions with a gain of the square root of 2, and no biases; of recurrent cells each gate for
+    itself, with a gain of 1. As torch draws them, each layer shrinks what it is given to about half, and what two
+    sights together tell, seen steps apart, then comes too faint to be learned.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            # By way of another: torch cannot draw into the layout of the convolutions.
+            layer.weight.copy_(nn.init.orthogonal_(torch.empty(layer.weight.shape), math.sqrt(2)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.GRUCell | nn.LSTMCell):
+            for weight in (layer.weight_ih, layer.weight_hh):
+                for gate in weight.split(layer.hidden_size):
+                    nn.init.orthogonal_(gate)
 
 
 def where(mask: Tensor, first: Any, second: Any) -> Any:
@@ -169,7 +215,7 @@ class Games:
     def _look(
         self, inputs: dict[str, np.ndarray], state: Any, eager: bool = False
     ) -> tuple[np.ndarray, np.ndarray, Any]:
-        device = self.network.value.weight.device
+        device = self.network.actions.device
         tensors = {name: torch.as_tensor(array, device=device)[None] for name, array in inputs.items()}
         tensors["previous_rewards"] = tensors["previous_rewards"].to(torch.float32)
         log_probabilities, values, state = self.network(Inputs(**tensors), state, eager=eager)
@@ -193,9 +239,23 @@ def draw(
 
 
 def make_actor_critic(
-    world: WorldSpec, core: Callable[[int], RecurrentCore[Any]], features: int, *, feedback: bool, compiled: int
+    world: WorldSpec,
+    core: Callable[[int], RecurrentCore[Any]],
+    features: int,
+    *,
+    feedback: bool,
+    readout_hidden: int = 0,
+    normalise: bool = False,
+    compiled: int = 0,
 ) -> ActorCritic:
     """Build the network for a world; `core` makes its core from the size of its inputs."""
-    encoder = Encoder(world.observation_shape, world.observation_high, features)
+    encoder = Encoder(world.observation_shape, world.observation_high, features, normalise=normalise)
     input_size = features + (world.num_actions + 1 if feedback else 0)
-    return ActorCritic(encoder, core(input_size), world.num_actions, feedback=feedback, compiled=compiled)
+    return ActorCritic(
+        encoder,
+        core(input_size),
+        world.num_actions,
+        feedback=feedback,
+        readout_hidden=readout_hidden,
+        compiled=compiled,
+    )

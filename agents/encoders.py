@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.normalisation import RunningNormalisation
+
 Precision = Literal["float32", "bfloat16", "auto"]
 
 SMALLEST_SCREEN = 36
@@ -42,6 +44,7 @@ class Encoder(nn.Module):
         observation_shape: of screens and grids, channels first.
         observation_high: the largest value in an observation, scaled to 1.
         features: output size.
+        normalise: whether the observations are normalised by those that `normalisation` was told of.
         precision: `bfloat16` runs the layers under autocast: on processors that multiply it (avx512_bf16, AMX, GPUs)
             an update of 32 takes 0.6 of the time and acting less, on others several times as long; `auto` does so
             where the device multiplies it.
@@ -53,9 +56,12 @@ class Encoder(nn.Module):
         observation_high: float,
         features: int,
         precision: Precision = "float32",
+        *,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.observation_high = observation_high
+        self.normalisation = RunningNormalisation(observation_shape) if normalise else None
         self.precision = precision
         self.convolutional = len(observation_shape) == 3 and min(observation_shape[1:]) >= SMALLEST_SCREEN
         if self.convolutional:
@@ -90,10 +96,18 @@ class Encoder(nn.Module):
             observations = torch.stack(observations.unbind(1), dim=-1).movedim(-1, 1)
         device = observations.device.type
         rounded = self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(device))
-        scaled = observations.to(torch.bfloat16 if rounded else torch.float32).div_(self.observation_high)
+        if self.normalisation is None:
+            scaled = observations.to(torch.bfloat16 if rounded else torch.float32).div_(self.observation_high)
+        else:
+            scaled = self.normalisation(observations / self.observation_high)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=rounded):
             features = self.layers(scaled)
         return features.float()
+
+    def meet(self, observations: Tensor) -> None:
+        """Take observations uint8 `[batch, *observation_shape]` into what they are normalised by, if they are."""
+        if self.normalisation is not None:
+            self.normalisation.update(observations / self.observation_high)
 
 
 @functools.cache

@@ -121,6 +121,8 @@ def make_recurrent_ppo(
         lambda input_size: make_core(config.core, input_size),
         config.features,
         feedback=config.feedback,
+        readout_hidden=config.readout_hidden,
+        normalise=config.normalise_observations,
         compiled=config.compiled,
     ).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, fused=True)

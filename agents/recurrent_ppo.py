@@ -36,8 +36,14 @@ class RecurrentPPOConfig(BaseModel):
     """What remembers."""
     features: int = Field(128, ge=1)
     """Units of the encoder's output."""
+    normalise_observations: bool = False
+    """Bring each number of an observation to a mean of 0 and a deviation of 1, over all observations so far. What is
+    rarely seen is then as loud as what is always there."""
     feedback: bool = True
     """Whether the core is told the action of the step before, and its reward, clipped to [-1, 1]."""
+    readout_hidden: int = Field(0, ge=0)
+    """Units of a layer between the core's output and each of policy and value; 0: both are linear in it. What two
+    things together decide, such as a cue that was seen and what is seen now, is more easily learned with one."""
     rollout: int = Field(128, ge=1)
     """Steps of every environment for each update."""
     truncation: int | None = Field(None, ge=1)
@@ -174,7 +180,7 @@ class RecurrentPPO:
     def _update(self) -> Metrics:
         advantages, returns, metrics = self._advantages()
         columns = {**self.rollout.columns, "advantages": advantages, "returns": returns}
-        device = self.network.value.weight.device
+        device = self.network.actions.device
         batch = {
             name: torch.as_tensor(self.rollout.in_windows(columns[name]), device=device)
             for name in (*Inputs._fields, "actions", "log_probabilities", "advantages", "returns")
@@ -190,6 +196,8 @@ class RecurrentPPO:
                 sequences = torch.as_tensor(part, device=device)
                 drawn = {name: tensor[:, sequences] for name, tensor in batch.items()}
                 means.add(self._follow(drawn, map_states(lambda field, rows=sequences: field[rows], state)))
+        # After all passes, so that the policy that is compared with is the one that acted.
+        self.network.encoder.meet(batch["observations"].flatten(0, 1))
         return {**metrics, **means.flush()}
 
     def _advantages(self) -> tuple[np.ndarray, np.ndarray, Metrics]:

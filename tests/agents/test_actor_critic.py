@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from agents import WorldSpec
 from agents.actor_critic import NO_ACTION, ActorCritic, Games, Inputs, draw, make_actor_critic
 from agents.cores import AnyCoreConfig, make_core
+from agents.encoders import Encoder
+from memory.neural import FeedForward
 
 SHAPE = (2, 3, 3)
 ACTIONS = 3
@@ -154,3 +158,58 @@ def test_actions_are_drawn_as_often_as_the_policy_says() -> None:
         # The deviation of a share is at most 0.5 / sqrt(20,000) = 0.0035.
         np.testing.assert_allclose(shares, (1 - epsilon) * probabilities + epsilon / 3, atol=0.015)
     assert set(draw(many, np.random.default_rng(0), greedy=True)[:20_000]) == {2}
+
+
+def is_orthogonal(weight: Tensor, gain: float) -> bool:
+    """Whether the rows, or if there are more of them the columns, stand upright on each other and are of one length."""
+    small = weight if weight.shape[0] <= weight.shape[1] else weight.T
+    return bool(torch.allclose(small @ small.T, gain**2 * torch.eye(len(small)), atol=1e-4))
+
+
+def test_layers_begin_orthogonal_and_a_memory_as_it_would_by_itself() -> None:
+    spec = WorldSpec(1, ACTIONS, SHAPE, observation_high=255.0, frame_stack=1)
+    for name in ("gru", "lstm", "none"):
+        config: AnyCoreConfig = TypeAdapter(AnyCoreConfig).validate_python(CORES[name])
+        network = make_actor_critic(
+            spec, lambda size, config=config: make_core(config, size), 7, feedback=True, readout_hidden=9
+        )
+        hidden, _, last = network.policy
+        assert is_orthogonal(hidden.weight, 2**0.5) and is_orthogonal(last.weight, 0.01)
+        assert is_orthogonal(network.encoder.layers[1].weight, 2**0.5)
+        assert not last.bias.any() and not network.encoder.layers[1].bias.any()
+        if name == "none":
+            assert is_orthogonal(network.core.layer.weight, 2**0.5)
+        else:
+            assert all(is_orthogonal(gate, 1.0) for gate in network.core.cell.weight_hh.split(6))
+            assert not is_orthogonal(network.core.cell.weight_hh, 1.0)
+
+    cores = []
+
+    def dnc(size: int) -> Any:
+        config: AnyCoreConfig = TypeAdapter(AnyCoreConfig).validate_python(CORES["dnc"])
+        cores.append(make_core(config, size))
+        cores.append(copy.deepcopy(cores[0]))
+        return cores[0]
+
+    make_actor_critic(spec, dnc, 7, feedback=True)
+    drawn, alone = (core.state_dict() for core in cores)
+    changed = {name for name, tensor in drawn.items() if not torch.equal(tensor, alone[name])}
+    assert changed == {"controller.cell.weight_ih", "controller.cell.weight_hh"}
+
+
+def test_a_hidden_layer_lets_two_things_decide_together() -> None:
+    """What neither of two outputs of the core tells alone, such as whether they are equal, is not linear in them."""
+    torch.manual_seed(0)
+    told = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    equal = told.prod(dim=1)
+    errors = []
+    for hidden in (0, 16):
+        readout = ActorCritic(Encoder((2,), 1.0, 3), FeedForward(3, 2), 2, feedback=False, readout_hidden=hidden).value
+        optimiser = torch.optim.Adam(readout.parameters(), lr=0.03)
+        for _ in range(300):
+            loss = (readout(told).squeeze(-1) - equal).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        errors.append(loss.item())
+    assert errors[0] > 0.9 and errors[1] < 0.01

@@ -120,6 +120,24 @@ def test_the_gradient_of_one_pass_is_that_of_a2c(truncation: int | None, clip: f
     assert metrics["charts/approximate_kl"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_observations_are_normalised_by_those_of_the_rollouts_before() -> None:
+    """While a rollout is lived and learned from nothing moves: else the policy would not be the one that acted."""
+    world = FakeWorld(3, **GRID)
+    agent = make_ppo(world.spec, normalise_observations=True, epochs=1)
+    lived = []
+    for _ in range(2):
+        normalisation = agent.network.encoder.normalisation
+        assert normalisation is not None
+        before = normalisation.mean.clone()
+        lived += [one.observations for one in live(agent, world, 12)]
+        assert torch.equal(normalisation.mean, before)
+        metrics = agent.learn()
+        assert metrics is not None and metrics["charts/approximate_kl"] == pytest.approx(0.0, abs=1e-6)
+        seen = np.concatenate(lived) / world.spec.observation_high
+        np.testing.assert_allclose(normalisation.mean, seen.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(normalisation.variance, seen.var(axis=0), atol=1e-6)
+
+
 def test_what_a_core_asks_to_be_paid_is_paid() -> None:
     """The mean over all steps, on top of the gradient that there is without it."""
     moved = []
