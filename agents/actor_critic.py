@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +20,10 @@ from memory.neural import (
     CompiledCore,
     FeedForward,
     RecurrentCore,
+    Unrolled,
     map_states,
     named_tensors,
+    unroll,
     with_tensors,
 )
 
@@ -40,6 +44,19 @@ class Inputs(NamedTuple):
     """bool: whether this is an episode's first step, at which the core's state begins anew."""
 
 
+class Answers(NamedTuple):
+    """What the network says to some steps."""
+
+    log_probabilities: Tensor
+    """Logarithms of the actions' probabilities, `[time, batch, actions]`."""
+    values: Tensor
+    """`[time, batch]`."""
+    state: Any
+    """Of the core after the last step."""
+    losses: Tensor | None
+    """What the core asks to be paid for each step, `[time, batch]`; None of a core that asks nothing."""
+
+
 class ActorCritic(nn.Module):
     """Encoder, core, and two readouts of its output: one for the policy, one for the value.
 
@@ -49,7 +66,7 @@ class ActorCritic(nn.Module):
         num_actions: to choose among.
         feedback: whether the core is told what was done and earned the step before.
         readout_hidden: units of a layer of ReLU in each readout; 0: they are linear.
-        compiled: steps of the core that torch compiles into one call: 0, or 1.
+        compiled: steps of the core that torch compiles into one call; 0: none.
     """
 
     def __init__(
@@ -76,26 +93,19 @@ class ActorCritic(nn.Module):
         nn.init.orthogonal_(policy.weight, 0.01)
         nn.init.orthogonal_(value.weight, 1.0)
         self.feedback = feedback
-        # As a bound method: a second name for the module would have its weights saved twice.
-        self._step = (CompiledCore(core, 1).step if compiled else core).__call__  # type: ignore[operator]
+        self._eager: Callable[[Tensor, Any], Unrolled[Any]] = functools.partial(unroll, core)
+        self._unroll = CompiledCore(core, compiled).unroll if compiled else self._eager
         self.register_buffer("actions", torch.arange(num_actions), persistent=False)
         self.actions: Tensor
 
-    def forward(
-        self, inputs: Inputs, state: Any, watch: Callable[[Any], object] = lambda state: None, eager: bool = False
-    ) -> tuple[Tensor, Tensor, Any]:
+    def forward(self, inputs: Inputs, state: Any, eager: bool = False) -> Answers:
         """Unroll the core through some steps, its state beginning anew where episodes do.
 
         Args:
             inputs: of all steps.
             state: of the core before the first; of no effect where an episode begins with it.
-            watch: is shown the core's state after every step.
             eager: whether to step the core as it is even where it is compiled: to compile it anew for a batch of
                 another size takes longer.
-
-        Returns:
-            The logarithms of the actions' probabilities `[time, batch, actions]`, values `[time, batch]`, and the
-            state after the last step.
         """
         time, batch = inputs.begins.shape
         # Not ReLU: on small observations it happened that all units died, of one cue, and with them what it told.
@@ -105,16 +115,24 @@ class ActorCritic(nn.Module):
             features = torch.cat([features, done, inputs.previous_rewards[..., None]], dim=-1)
         # Once for all steps; gradients reach what the core learns to begin with from every episode's beginning.
         initial = self.core.initial_state(batch)
-        outputs = []
-        any_begins = inputs.begins.any(dim=1).tolist()
-        for step_features, begins, some in zip(features.unbind(0), inputs.begins.unbind(0), any_begins, strict=True):
-            if some:
-                state = where(begins, initial, state)
-            output, state = (self.core if eager else self._step)(step_features, state)
-            watch(state)
-            outputs.append(output)
-        stacked = torch.stack(outputs)
-        return self.policy(stacked).log_softmax(dim=-1), self.value(stacked).squeeze(-1), state
+        some_begin = inputs.begins.any(dim=1).tolist()
+        starts = [0, *(step for step in range(1, time) if some_begin[step])]
+        outputs, losses = [], []
+        for start, end in itertools.pairwise([*starts, time]):
+            if some_begin[start]:
+                state = where(inputs.begins[start], initial, state)
+            steps = (self._eager if eager else self._unroll)(features[start:end], state)
+            state = steps.state
+            outputs.append(steps.outputs)
+            if steps.losses is not None:
+                losses.append(steps.losses)
+        joined = torch.cat(outputs)
+        return Answers(
+            self.policy(joined).log_softmax(dim=-1),
+            self.value(joined).squeeze(-1),
+            state,
+            torch.cat(losses) if losses else None,
+        )
 
 
 def _readout(inputs: int, hidden: int, last: nn.Linear) -> nn.Module:
@@ -218,8 +236,8 @@ class Games:
         device = self.network.actions.device
         tensors = {name: torch.as_tensor(array, device=device)[None] for name, array in inputs.items()}
         tensors["previous_rewards"] = tensors["previous_rewards"].to(torch.float32)
-        log_probabilities, values, state = self.network(Inputs(**tensors), state, eager=eager)
-        return log_probabilities[0].cpu().numpy(), values[0].cpu().numpy(), state
+        answers = self.network(Inputs(**tensors), state, eager=eager)
+        return answers.log_probabilities[0].cpu().numpy(), answers.values[0].cpu().numpy(), answers.state
 
 
 def draw(

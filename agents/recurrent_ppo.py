@@ -79,9 +79,10 @@ class RecurrentPPOConfig(BaseModel):
     is noise: the policy loses its entropy before it finds any."""
     greedy: bool = False
     """In evaluations, take the likeliest action rather than one drawn by the policy."""
-    compiled: int = Field(0, ge=0, le=1)
-    """1: torch compiles a step of the core: minutes at the start, and faster from then on. Numbers round otherwise
-    than without."""
+    compiled: int = Field(0, ge=0)
+    """Steps of the core that torch compiles into one call: a minute or more at the start, and more with every step,
+    then faster. More than 1 pays where episodes seldom begin: where one does in any environment, a call ends. 0: none.
+    Numbers round otherwise than without."""
 
     @property
     def window(self) -> int:
@@ -228,15 +229,14 @@ class RecurrentPPO:
     def _follow(self, batch: dict[str, Tensor], state: Any) -> Metrics:
         """One step of the optimiser on some sequences `[window, sequences, ...]`, from the states they began in."""
         inputs = Inputs(*(batch[name] for name in Inputs._fields))
-        asked = list[Tensor]()
-        all_log_probabilities, values, _ = self.network(inputs, state, lambda after: asked.extend(self._asked(after)))
+        all_log_probabilities, values, _, asked = self.network(inputs, state)
         log_probabilities = all_log_probabilities.gather(-1, batch["actions"][..., None]).squeeze(-1)
         log_ratios = log_probabilities - batch["log_probabilities"]
         policy_loss = clipped_objective(log_ratios, batch["advantages"], self.config.clip).neg()
         value_loss = (values - batch["returns"]).square().mean()
         entropy = -(all_log_probabilities.exp() * all_log_probabilities).sum(dim=-1).mean()
         loss = policy_loss + self.config.value_weight * value_loss / 2 - self.config.entropy_weight * entropy
-        auxiliary = torch.stack(asked).mean() if asked else None
+        auxiliary = None if asked is None else asked.mean()
         if auxiliary is not None:
             loss = loss + auxiliary
         self.optimiser.zero_grad()
@@ -256,11 +256,6 @@ class RecurrentPPO:
                 "charts/approximate_kl": (ratios - 1 - log_ratios).mean().item(),
                 "charts/clip_fraction": ((ratios - 1).abs() > self.config.clip).float().mean().item(),
             }
-
-    def _asked(self, state: Any) -> list[Tensor]:
-        """What the core asks to be paid for the step that led to a state, `[batch]`; of most cores nothing."""
-        loss = self.network.core.auxiliary_loss(state)
-        return [] if loss is None else [loss]
 
 
 def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:

@@ -1,6 +1,6 @@
 """A corridor whose cue must be remembered at its fork, to docs/results/minigrid_memory.csv.
 
-    python -m benchmarks.minigrid_memory                              GRU and no memory, three seeds, a million steps
+    python -m benchmarks.minigrid_memory                              GRU and no memory, five seeds, a million steps
     python -m benchmarks.minigrid_memory --cores gru mnm-p --seeds 0
 
 MiniGrid-MemoryS9-v0 with a view of 3 x 3 and three actions, as in the published runs of a recurrent PPO (mean training
@@ -19,7 +19,13 @@ from training.command_line import guarded, parse_overrides
 
 
 def main() -> None:
-    default = MazeOptions(cores=("gru", "none"), steps=0, eval_games=100, out=Path("docs/results/minigrid_memory.csv"))
+    default = MazeOptions(
+        cores=("gru", "none"),
+        seeds=tuple(range(5)),
+        steps=0,
+        eval_games=100,
+        out=Path("docs/results/minigrid_memory.csv"),
+    )
     options = parse_overrides(default, sys.argv[1:], "benchmarks.minigrid_memory", __doc__)
     benchmark(options, presets(options.cores, "minigrid_memory_gru"))
 

@@ -219,4 +219,6 @@ def _joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    # Not in place: three or more steps of an MNM-p in a call had wrong gradients with it, in torch 2.13, and not a word.
+    options = {"cpp_wrapper": True, "inplace_buffers": False}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)

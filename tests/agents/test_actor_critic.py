@@ -31,11 +31,11 @@ CORES: dict[str, dict[str, Any]] = {
 EACH_CORE = pytest.mark.parametrize("core", CORES)
 
 
-def network_over(core: str, feedback: bool = True) -> ActorCritic:
+def network_over(core: str, feedback: bool = True, compiled: int = 0) -> ActorCritic:
     torch.manual_seed(0)
     config: AnyCoreConfig = TypeAdapter(AnyCoreConfig).validate_python(CORES[core])
     spec = WorldSpec(1, ACTIONS, SHAPE, observation_high=255.0, frame_stack=1)
-    network = make_actor_critic(spec, lambda size: make_core(config, size), 7, feedback=feedback, compiled=False)
+    network = make_actor_critic(spec, lambda size: make_core(config, size), 7, feedback=feedback, compiled=compiled)
     # Readouts that tell the states of the core apart, which a new policy's hardly does.
     torch.nn.init.normal_(network.policy.weight)
     return network
@@ -59,20 +59,19 @@ def test_episodes_in_a_sequence_are_what_they_are_alone(core: str) -> None:
     network = network_over(core)
     inputs = inputs_of(12, 4)
     before = inputs_of(3, 4, seed=1)
-    _, _, state = network(before, network.core.initial_state(4))
-    log_probabilities, values, _ = network(inputs, state)
+    state = network(before, network.core.initial_state(4)).state
+    log_probabilities, values, *_ = network(inputs, state)
     for sequence in range(4):
         starts = [0, *(time for time in range(1, 12) if inputs.begins[time, sequence]), 12]
         for start, end in itertools.pairwise(starts):
             alone = Inputs(*(part[start:end, sequence : sequence + 1] for part in inputs))
             first = network.core.initial_state(1)
             if not inputs.begins[start, sequence]:
-                _, _, first = network(
-                    Inputs(*(part[:, sequence : sequence + 1] for part in before)), network.core.initial_state(1)
-                )
+                sequence_before = Inputs(*(part[:, sequence : sequence + 1] for part in before))
+                first = network(sequence_before, network.core.initial_state(1)).state
             # That it begins is told by its state alone.
             alone = alone._replace(begins=torch.zeros_like(alone.begins))
-            expected, expected_values, _ = network(alone, first)
+            expected, expected_values, *_ = network(alone, first)
             torch.testing.assert_close(log_probabilities[start:end, sequence], expected[:, 0], atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(values[start:end, sequence], expected_values[:, 0], atol=1e-5, rtol=1e-4)
 
@@ -84,12 +83,30 @@ def test_gradients_flow_back_to_an_episode_s_begin_and_no_further(core: str) -> 
     begins[3, 0] = True
     inputs = inputs_of(6, 2, begins)
     inputs.previous_rewards.requires_grad_()
-    _, values, _ = network(inputs, network.core.initial_state(2))
+    _, values, *_ = network(inputs, network.core.initial_state(2))
     values[5].sum().backward()
     reached = inputs.previous_rewards.grad
     assert reached is not None
     assert (reached[:, 0] != 0).tolist() == [False, False, False, True, True, True]
     assert (reached[:, 1] != 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_several_steps_in_a_call_never_reach_over_an_episode_s_begin(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How a sequence is cut up, with nothing compiled."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    begins = np.zeros((14, 3), dtype=bool)
+    begins[[0, 4, 5, 11], [0, 2, 1, 0]] = True
+    inputs = inputs_of(14, 3, begins)
+    mine, expected = (
+        network(inputs, network.core.initial_state(3))
+        for network in (network_over("dnc", compiled=steps), network_over("dnc"))
+    )
+    torch.testing.assert_close(mine.log_probabilities, expected.log_probabilities)
+    torch.testing.assert_close(mine.values, expected.values)
+    torch.testing.assert_close(mine.state.memory, expected.state.memory)
 
 
 def test_what_a_core_begins_with_is_learned_from_every_episode_s_begin() -> None:
@@ -101,7 +118,7 @@ def test_what_a_core_begins_with_is_learned_from_every_episode_s_begin() -> None
         carried = network.core.initial_state(1)
     for some_begin, learned in ((True, True), (False, False)):
         network.zero_grad()
-        _, values, _ = network(inputs._replace(begins=inputs.begins & some_begin), carried)
+        _, values, *_ = network(inputs._replace(begins=inputs.begins & some_begin), carried)
         values[3].sum().backward()
         gradient = network.core.initial_reads.grad
         assert (gradient is not None and bool(gradient.any())) == learned
@@ -112,7 +129,7 @@ def test_games_played_step_by_step_are_what_their_sequences_are(core: str) -> No
     network = network_over(core)
     games = Games(network, 4)
     inputs = inputs_of(9, 4, np.concatenate([np.ones((1, 4)), np.eye(8, 4, k=-1)]).astype(bool))
-    expected, expected_values, _ = network(inputs, network.core.initial_state(4))
+    expected, expected_values, *_ = network(inputs, network.core.initial_state(4))
     actions, rewards = inputs.previous_actions.numpy(), inputs.previous_rewards.numpy()
     for time in range(9):
         for name, part in games.before().items():

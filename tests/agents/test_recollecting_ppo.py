@@ -48,7 +48,7 @@ def states_alone(agent: RecollectingPPO, transitions: list[Any], observation: np
             torch.tensor([[begins]]),
         )
         with torch.no_grad():
-            log_probabilities, _, state = agent.network(inputs, state)
+            log_probabilities, _, state, _ = agent.network(inputs, state)
         states.append((state, log_probabilities[0, 0]))
     return states
 

@@ -60,7 +60,7 @@ def step_alone(agent: RecurrentPPO, observation: np.ndarray, told: tuple[int, fl
         torch.tensor([[False]]),
     )
     state = agent.network.core.initial_state(1) if begins else state
-    log_probabilities, values, state = agent.network(inputs, state)
+    log_probabilities, values, state, _ = agent.network(inputs, state)
     return log_probabilities[0, 0], values[0, 0], state
 
 
@@ -149,8 +149,10 @@ def test_what_a_core_asks_to_be_paid_is_paid() -> None:
         live(agent, world, 12)
         columns = agent.rollout.columns
         inputs = Inputs(*(torch.from_numpy(columns[name]) for name in Inputs._fields))
-        hidden: list[Tensor] = []
-        agent.network(inputs, core.initial_state(3), lambda state, kept=hidden: kept.append(state.hidden))  # type: ignore[misc]
+        state, hidden = core.initial_state(3), []
+        for time in range(12):
+            state = agent.network(Inputs(*(part[time : time + 1] for part in inputs)), state).state
+            hidden.append(state.hidden)
         asked = torch.stack(hidden).square().sum(dim=-1).mean()
         expected = torch.autograd.grad(asked, list(core.parameters()))
         core.auxiliary_loss = lambda state, factor=factor: factor * state.hidden.square().sum(dim=-1)  # type: ignore[method-assign]
