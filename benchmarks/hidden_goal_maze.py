@@ -3,9 +3,9 @@
     python -m benchmarks.hidden_goal_maze                            all cores, five seeds
     python -m benchmarks.hidden_goal_maze --cores gru none --seeds 0
 
-PPO over every recurrent core and over none, in the 11 x 11 maze, a million steps each. The measure is `oracle_share`: hits of
-an episode over those of an oracle that knows the goal from the start (32.5 in the mean; random play has 0.8). Started
-again, it does the runs that its table lacks.
+PPO over every recurrent core and over none, in the 11 x 11 maze, a million steps each. The measure is `oracle_share`:
+hits of an episode over those of an oracle that knows the goal from the start (32.5 in the mean; random play has 0.8).
+Started again, it does the runs that its table lacks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.runner import Options, Preset, benchmark
 from training.command_line import UsageError, guarded, parse_overrides
 
-COMPILED = ("--agent.compiled", "1")
+COMPILED = ("--agent.compiled", "4")
 CORES: dict[str, tuple[str, ...]] = {
     "none": ("--agent.core.name", "none"),
     "gru": (),

@@ -96,6 +96,8 @@ REPORTS = {
     "neural_memory_speed": Report(
         ("milliseconds_per_step", "peak_megabytes", "speedup_over_pypi_dnc"), by_machine=True
     ),
+    "world_speed": Report(("steps_per_second",), by_machine=True),
+    "core_speed": Report(("milliseconds_per_step", "peak_megabytes", "parameters", "memory_numbers"), by_machine=True),
     "dictionary": Report(
         tuple(f"{what}_{pairs}" for what in ("right_bits_pairs", "whole_pairs") for pairs in (4, 8, 16)),
         (Figure("nats_per_sequence", "Nats of a sequence", axis="sequence updates"),),

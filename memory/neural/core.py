@@ -219,6 +219,7 @@ def _joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Not in place: three or more steps of an MNM-p in a call had wrong gradients with it, in torch 2.13, and not a word.
-    options = {"cpp_wrapper": True, "inplace_buffers": False}
-    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    # Buffers in place gave several steps of an MNM-p in one call wrong gradients, without a word (torch 2.13, CPU).
+    return torch.compile(
+        function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True, "inplace_buffers": False}
+    )

@@ -420,9 +420,9 @@ def test_several_steps_in_a_call_are_the_steps_of_a_sequence(length: int, monkey
 @pytest.mark.parametrize("name", ["ntm", "dnc corrected", "mnm-p", "mnm-g"])
 def test_compiled_steps_give_the_same_outputs_and_gradients(name: str) -> None:
     core = build(name)
-    inputs = torch.randn(4, 2, INPUT)
+    inputs = torch.randn(9, 2, INPUT)
     gradients = []
-    for stepped in (functools.partial(unroll, core), CompiledCore(core, steps=3).unroll):
+    for stepped in (functools.partial(unroll, core), CompiledCore(core, steps=4).unroll):
         core.zero_grad()
         steps = stepped(inputs, core.initial_state(2), ("reads",))
         results = [steps.outputs, steps.recorded["reads"], *([] if steps.losses is None else [steps.losses])]
