@@ -180,9 +180,9 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
     legend = {
         label: line for panel in panels.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    canvas.legend(
-        legend.values(), legend.keys(), loc="outside lower center", ncols=min(4, len(legend)), fontsize=8, frameon=False
-    )
+    # Two entries are as wide as a panel.
+    columns = min(4, 2 * panels.shape[1], len(legend))
+    canvas.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     # Without its version, the same numbers give the same file.
     canvas.savefig(path, dpi=110, metadata={"Software": None}, pil_kwargs={"optimize": True})
     pyplot.close(canvas)
