@@ -164,7 +164,20 @@ def test_a_world_whose_episodes_have_a_length_of_their_own_takes_no_other(tmp_pa
 
 
 def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, capsys):
-    options = ["--env.max_steps", 30, "--num_envs", 8, "--steps", 512, "--agent.rollout", 32, "--threads", 1]
+    options = [
+        "--env.max_steps",
+        30,
+        "--num_envs",
+        8,
+        "--steps",
+        512,
+        "--agent.rollout",
+        32,
+        "--agent.truncation",
+        32,
+        "--threads",
+        1,
+    ]
     run(train.main, CONFIGS / "minigrid_memory_gru.yaml", *options, "--runs", tmp_path / "runs")
     path = only_run(tmp_path / "runs")
     video = tmp_path / "game.mp4"
@@ -180,6 +193,7 @@ def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, 
 
 def test_an_agent_over_a_memory_that_is_a_function_is_recorded_in_training_and_in_its_own_games(tmp_path):
     options = ["--env.size", 5, "--env.steps_per_episode", 20, "--num_envs", 4, "--steps", 400, "--agent.rollout", 20]
+    options += ["--agent.minibatches", 4]
     options += ["--agent.core.hidden", 8, "--agent.core.width", 4, "--agent.core.memory_hidden", 6, "--threads", 1]
     recorded = ["--steps_per_recording", 80, "--recording_percent", 100, "--steps_per_picture", 100]
     run(train.main, CONFIGS / "hidden_goal_maze_mnm.yaml", *options, *recorded, "--runs", tmp_path)

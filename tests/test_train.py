@@ -150,6 +150,7 @@ def test_a_wrong_override_is_refused_in_one_line(arguments, mend, capsys):
 
 def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
     options = ["--agent.core.name=ntm", "--agent.core.slots", 8, "--agent.core.read-heads", 2, "--agent.rollout", 32]
+    options += ["--agent.truncation", 32]
     preset = CONFIGS / "minigrid_memory_gru.yaml"
     run(train.main, preset, *options, "--steps", 64, "--num_envs", 8, "--threads", 1, "--runs", tmp_path)
     core = load_yaml(assembly.RunConfig, only_run(tmp_path) / "config.yaml").agent.core
@@ -172,8 +173,8 @@ def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
             "--agent.core.slots: should be greater than or equal",
         ),
         (["--agent.core.hidden", "0"], "--agent.core.hidden: should be greater than or equal to 1 (got 0)"),
-        (["--agent.truncation", "7"], "rollout must be a multiple of truncation, got 128 and 7"),
-        (["--agent.minibatches", "129"], "agent: minibatches must be at most 128, the sequences in a rollout of 128"),
+        (["--agent.truncation", "7"], "rollout must be a multiple of truncation, got 256 and 7"),
+        (["--agent.minibatches", "129"], "agent: minibatches must be at most 64, the sequences in a rollout of 256"),
         (["--agent.name", "dqn"], "invalid choice 'dqn' for argument '--agent.name'"),
     ],
 )
