@@ -21,6 +21,7 @@ from memory.neural import (
     FeedForward,
     RecurrentCore,
     Unrolled,
+    joined,
     map_states,
     named_tensors,
     unroll,
@@ -117,22 +118,14 @@ class ActorCritic(nn.Module):
         initial = self.core.initial_state(batch)
         some_begin = inputs.begins.any(dim=1).tolist()
         starts = [0, *(step for step in range(1, time) if some_begin[step])]
-        outputs, losses = [], []
+        pieces: list[Unrolled[Any]] = []
         for start, end in itertools.pairwise([*starts, time]):
             if some_begin[start]:
                 state = where(inputs.begins[start], initial, state)
-            steps = (self._eager if eager else self._unroll)(features[start:end], state)
-            state = steps.state
-            outputs.append(steps.outputs)
-            if steps.losses is not None:
-                losses.append(steps.losses)
-        joined = torch.cat(outputs)
-        return Answers(
-            self.policy(joined).log_softmax(dim=-1),
-            self.value(joined).squeeze(-1),
-            state,
-            torch.cat(losses) if losses else None,
-        )
+            pieces.append((self._eager if eager else self._unroll)(features[start:end], state))
+            state = pieces[-1].state
+        outputs, state, _, losses = joined(pieces)
+        return Answers(self.policy(outputs).log_softmax(dim=-1), self.value(outputs).squeeze(-1), state, losses)
 
 
 def _readout(inputs: int, hidden: int, last: nn.Linear) -> nn.Module:

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks import results
-from benchmarks.results import Row
 from memory.episodic import InverseDistance, Store, maximum
 from training.command_line import guarded, parse_overrides
 from training.saver import Saver
@@ -151,25 +150,13 @@ def saves(options: CheckpointCostOptions, background: bool) -> Iterator[dict[str
 def main() -> None:
     options = parse_overrides(CheckpointCostOptions(), sys.argv[1:], "benchmarks.checkpoint_cost", __doc__)
     options.out.unlink(missing_ok=True)
+    world = f"{options.memories:,} memories of {options.key_size}"
+    blank = results.blank(options.out, world, "", options.machine)
     for variant in ("background", "foreground"):
         for repeat, measured in enumerate(saves(options, variant == "background")):
             print(variant, {name: round(value, 3) for name, value in measured.items()}, flush=True)
-            row = Row(
-                experiment=options.out.stem,
-                world=f"{options.memories:,} memories of {options.key_size}",
-                agent="",
-                variant=variant,
-                seed=repeat,
-                steps=0,
-                metric="",
-                value=0.0,
-                seconds=0.0,
-                machine=options.machine,
-                commit=results.commit(),
-                date=datetime.now(UTC).date().isoformat(),
-            )
             rows = [
-                Row(**{**vars(row), "metric": name, "value": value, "seconds": measured["save_seconds"]})
+                replace(blank, variant=variant, seed=repeat, metric=name, value=value, seconds=measured["save_seconds"])
                 for name, value in measured.items()
             ]
             results.add(options.out, rows)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,22 +111,10 @@ def main() -> None:
     options = parse_overrides(CoreSpeedOptions(), sys.argv[1:], "benchmarks.core_speed", __doc__)
     jobs = []
     for length in options.lengths:
+        world = f"{options.slots} x {options.width} batch {options.batch} length {length}"
         for name in CORES:
             for variant in ("", "compiled") if options.compiled else ("",):
-                blank = Row(
-                    experiment=options.out.stem,
-                    world=f"{options.slots} x {options.width} batch {options.batch} length {length}",
-                    agent=name,
-                    variant=variant,
-                    seed=0,
-                    steps=length,
-                    metric="",
-                    value=0.0,
-                    seconds=0.0,
-                    machine=options.machine,
-                    commit=results.commit(),
-                    date=datetime.now(UTC).date().isoformat(),
-                )
+                blank = results.blank(options.out, world, name, options.machine, variant=variant, steps=length)
                 title = f"{blank.world} {name} {variant}".strip()
                 jobs.append(Job(title, options.repeats + WARM_UP, measure, (options, name, blank)))
     if failed := work(jobs, 1, __name__):

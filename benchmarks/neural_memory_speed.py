@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -187,20 +186,8 @@ def main() -> None:
     sizes += [Size(options.slots[0], length) for length in options.lengths[1:]]
     for size in sizes:
         heads = f"{options.read_heads} heads"
-        blank = Row(
-            experiment=options.out.stem,
-            world=f"{size.slots} x {options.width} {heads} batch {options.batch} length {size.length}",
-            agent="dnc",
-            variant="",
-            seed=0,
-            steps=size.length,
-            metric="",
-            value=0.0,
-            seconds=0.0,
-            machine=options.machine,
-            commit=results.commit(),
-            date=datetime.now(UTC).date().isoformat(),
-        )
+        world = f"{size.slots} x {options.width} {heads} batch {options.batch} length {size.length}"
+        blank = results.blank(options.out, world, "dnc", options.machine, steps=size.length)
         arguments: list[tuple[Any, ...]] = [(options, size, name, replace(blank, variant=name)) for name in variants]
         jobs = [Job(f"{blank.world} {one[2]}", options.repeats + WARM_UP, measure, one) for one in arguments]
         if failed := work(jobs, 1, __name__):

@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 from training.files import write_atomically
@@ -102,6 +103,12 @@ def commit() -> str:
         return _git("rev-parse", "--short", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def blank(out: Path, world: str, agent: str, machine: str, *, variant: str = "", steps: int = 0) -> Row:
+    """A row of the table `out`, by the code and on the day of now, that lacks nothing but what is measured."""
+    date = datetime.now(UTC).date().isoformat()
+    return Row(out.stem, world, agent, variant, 0, steps, "", 0.0, 0.0, machine, commit(), date)
 
 
 def _git(*arguments: str) -> str:

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import gymnasium
@@ -105,7 +104,10 @@ def measure(report: Report, options: WorldSpeedOptions, name: str, num_envs: int
             step()
             steps += num_envs
         if repeat >= 0:
-            rows.append(replace(blank, seed=repeat, steps=steps, value=steps / seconds, seconds=seconds))
+            speed = steps / seconds
+            rows.append(
+                replace(blank, seed=repeat, steps=steps, metric="steps_per_second", value=speed, seconds=seconds)
+            )
         report(repeat + 2, f"{steps / seconds:,.0f} steps/s")
     results.add(options.out, rows, run=("world", "agent", "machine", "seed"))
 
@@ -115,20 +117,7 @@ def main() -> None:
     jobs = []
     for num_envs in options.num_envs:
         for name in (*WORLDS, OTHERS):
-            blank = Row(
-                experiment=options.out.stem,
-                world=f"{num_envs} x {name}",
-                agent="random",
-                variant="",
-                seed=0,
-                steps=0,
-                metric="steps_per_second",
-                value=0.0,
-                seconds=0.0,
-                machine=options.machine,
-                commit=results.commit(),
-                date=datetime.now(UTC).date().isoformat(),
-            )
+            blank = results.blank(options.out, f"{num_envs} x {name}", "random", options.machine)
             jobs.append(Job(blank.world, options.repeats + 1, measure, (options, name, num_envs, blank)))
     if failed := work(jobs, 1, __name__):
         sys.exit(f"{', '.join(failed)} failed")

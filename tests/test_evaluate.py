@@ -164,20 +164,8 @@ def test_a_world_whose_episodes_have_a_length_of_their_own_takes_no_other(tmp_pa
 
 
 def test_an_agent_that_remembers_in_its_state_is_evaluated_and_filmed(tmp_path, capsys):
-    options = [
-        "--env.max_steps",
-        30,
-        "--num_envs",
-        8,
-        "--steps",
-        512,
-        "--agent.rollout",
-        32,
-        "--agent.truncation",
-        32,
-        "--threads",
-        1,
-    ]
+    options = ["--env.max_steps", 30, "--num_envs", 8, "--steps", 512, "--threads", 1]
+    options += ["--agent.rollout", 32, "--agent.truncation", 32]
     run(train.main, CONFIGS / "minigrid_memory_gru.yaml", *options, "--runs", tmp_path / "runs")
     path = only_run(tmp_path / "runs")
     video = tmp_path / "game.mp4"

@@ -5,7 +5,16 @@ Read the files in this order: `core` (what all have in common), `controllers` (n
 """
 
 from memory.neural.controllers import GRU, LSTM, FeedForward
-from memory.neural.core import CompiledCore, RecurrentCore, Unrolled, map_states, named_tensors, unroll, with_tensors
+from memory.neural.core import (
+    CompiledCore,
+    RecurrentCore,
+    Unrolled,
+    joined,
+    map_states,
+    named_tensors,
+    unroll,
+    with_tensors,
+)
 from memory.neural.dnc import DNC
 from memory.neural.mnm import MNM
 from memory.neural.ntm import NTM
@@ -20,6 +29,7 @@ __all__ = [
     "FeedForward",
     "RecurrentCore",
     "Unrolled",
+    "joined",
     "map_states",
     "named_tensors",
     "unroll",

@@ -140,7 +140,7 @@ def unroll(
         pieces.append(
             checkpoint(_unroll, core, segment, before, record, step, use_reentrant=False, preserve_rng_state=False)
         )
-    return _joined(pieces)
+    return joined(pieces)
 
 
 class CompiledCore(Generic[State]):
@@ -175,7 +175,7 @@ class CompiledCore(Generic[State]):
             state = pieces[-1].state
         if len(inputs) > whole:
             pieces.append(_unroll(self.core, inputs[whole:], state, record, self.step))
-        return _joined(pieces)
+        return joined(pieces)
 
 
 def _unroll(
@@ -207,7 +207,7 @@ def _unroll(
     )
 
 
-def _joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
+def joined(pieces: Sequence[Unrolled[State]]) -> Unrolled[State]:
     """One sequence of several that follow each other."""
     losses = [piece.losses for piece in pieces if piece.losses is not None]
     return Unrolled(
