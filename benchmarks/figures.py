@@ -22,7 +22,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks import results
-from benchmarks.reports import REPORTS, Figure, Report
+from benchmarks.reports import BABI_TASKS, REPORTS, Figure, Report
 from benchmarks.results import Row
 from training.command_line import UsageError, guarded, parse_overrides
 
@@ -63,6 +63,7 @@ HEADINGS = {
     "eval_return": "evaluation return",
     "exact_hit_rate": "exact matches",
     "share_lookup": "look-up",
+    **{metric: metric.rpartition("_")[2] for metric in BABI_TASKS},
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from envs.babi_stories import TASKS
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -43,6 +45,7 @@ REC_FIGURES = (
     Figure("neighbour_recall", "Recall of fresh neighbours", suffix="_recall"),
     Figure("error_ratio", "Reinstatement error ratio", suffix="_error_ratio"),
 )
+BABI_TASKS = tuple(f"error_percent_task_{number}" for number in TASKS)
 REPORTS = {
     "quickstart": Report(
         ("return_last_20", "steps_per_second", "peak_megabytes"),
@@ -101,6 +104,10 @@ REPORTS = {
     "dictionary": Report(
         tuple(f"{what}_{pairs}" for what in ("right_bits_pairs", "whole_pairs") for pairs in (4, 8, 16)),
         (Figure("nats_per_sequence", "Nats of a sequence", axis="sequence updates"),),
+    ),
+    "babi": Report(
+        ("mean_error_percent", "failed_tasks", *BABI_TASKS, "updates_per_second"),
+        (Figure("error_percent", "Wrong answers, percent", axis="sequence updates"),),
     ),
     "throughput": Report(
         (
