@@ -78,8 +78,9 @@ class Reading:
             asked.append(word)
 
     def recalled(self, time: int, most: int) -> list[int]:
-        """The earlier steps whose keys are the most like the one that is read at a step, the most similar first."""
-        return np.argsort(-self.maps["read_key_similarity"][time, :time], kind="stable")[:most].tolist()
+        """The earlier words whose keys are the most like the one that is read at a step, the most similar first."""
+        order = np.argsort(-self.maps["read_key_similarity"][time, :time], kind="stable")
+        return [step for step in order.tolist() if self.words[step] != PLACEHOLDER][:most]
 
 
 def encoded(story: str, thinking_steps: int) -> np.ndarray:
@@ -93,7 +94,10 @@ def encoded(story: str, thinking_steps: int) -> np.ndarray:
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not 2 <= len(numbers) <= MOST_WORDS:
-        raise UsageError(f"a story should have 2 to {MOST_WORDS} words, full stops among them, got {len(numbers)}")
+        raise UsageError(
+            f"a story should have 2 to {MOST_WORDS} words, with full stops and the steps at which answers are thought "
+            f"over and due, got {len(numbers)}"
+        )
     return numbers
 
 

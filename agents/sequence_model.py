@@ -115,7 +115,7 @@ class SequenceModel:
         return torch.stack(inputs)
 
     def learn(self, inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> Metrics:
-        """One update on a batch; metrics of the batch as it was predicted before.
+        """One update on a batch; metrics of the batch as it was predicted before, under dropout if there is any.
 
         Raises:
             NonFiniteError: where learning would follow what is not finite.

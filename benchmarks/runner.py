@@ -231,7 +231,14 @@ class Planned(Protocol):
 def missing(
     runs: Sequence[Planned], record: Callable[..., None], out: Path, columns: Sequence[str] = results.RUN
 ) -> list[Job]:
-    """A job that calls `record(report, run)` for each run that a table does not hold to its last step."""
+    """A job that calls `record(report, run)` for each run that a table does not hold to its last step.
+
+    Raises:
+        UsageError: if a run is there twice, or the table is none.
+    """
+    names = [run.blank.run(columns) for run in runs]
+    if twice := [name_of(run.blank) for run, name in zip(runs, names, strict=True) if names.count(name) > 1]:
+        raise UsageError(f"asked for more than once: {twice[0]}")
     known = known_runs(out, columns)
     return [
         Job(name_of(run.blank), run.config.steps, record, (run,))

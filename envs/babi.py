@@ -32,11 +32,10 @@ class BabiConfig(pydantic.BaseModel):
     """Questions of each task to train on; tested is on the same 1,000."""
     split: Literal["train", "test"] = "train"
     """Which stories."""
-    thinking_steps: int = pydantic.Field(default=0, ge=0)
+    thinking_steps: int = pydantic.Field(default=0, ge=0, le=100)
     """Steps between a question and its answer, in which a model may go on reading its memory."""
     longest_story: int = pydantic.Field(default=800, ge=1)
-    """Most words of a story that is trained on, thinking steps among them; longer ones, of tasks 3 and 5, are left out.
-    Tested is on all."""
+    """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
     @pydantic.field_validator("tasks")
     @classmethod
@@ -65,7 +64,7 @@ class Babi(SequenceTask):
     time.
 
     Args:
-        config: which stories; longer ones are left out where they are trained on.
+        config: which stories; longer ones are left out where they are trained on. And how they are read.
         stories: all of them.
         rng: where all randomness of the task comes from.
 
@@ -81,14 +80,14 @@ class Babi(SequenceTask):
 
     def __init__(self, config: BabiConfig, stories: Stories, rng: np.random.Generator) -> None:
         super().__init__(len(WORDS), len(WORDS), rng)
+        words = np.diff(stories.starts)
+        stories = with_thinking(stories, config.thinking_steps)
         lengths = np.diff(stories.starts)
         order = np.argsort(lengths, kind="stable")
         if config.split == "train":
-            order = order[lengths[order] <= config.longest_story]
+            order = order[words[order] <= config.longest_story]
         if not len(order):
-            raise ValueError(
-                f"longest_story must be at least {lengths.min()} for this task, got {config.longest_story}"
-            )
+            raise ValueError(f"longest_story must be at least {words.min()} for this task, got {config.longest_story}")
         self._words, self._answers = stories.words, stories.answers
         self._starts, self._lengths = stories.starts[order], lengths[order]
         self.task_numbers = stories.tasks[order]
@@ -141,5 +140,4 @@ def make_babi(config: BabiConfig, rng: np.random.Generator) -> Babi:
     Raises:
         ValueError: if the data cannot be had, saying from where and what to do.
     """
-    stories = load_stories(config.size, config.tasks, config.split)
-    return Babi(config, with_thinking(stories, config.thinking_steps), rng)
+    return Babi(config, load_stories(config.size, config.tasks, config.split), rng)

@@ -46,7 +46,7 @@ SIZES = {"1k": "en", "10k": "en-10k"}
 """Folders of the data set, by questions to train on of each task."""
 
 _NUMBERS = {word: number for number, word in enumerate(WORDS)}
-_TOKEN = re.compile(r"[a-z]+|[^a-z\s]")
+_TOKEN = re.compile(r"[^\W\d_]+|\S")
 _FILE = re.compile(r"(?:^|/)(en|en-10k)/qa(\d+)_(?:[a-z-]+_)?(train|test)\.txt$")
 _ARCHIVES = ("*.tar.xz", "*.tar.gz", "*.tgz", "*.tar")
 _ADDRESS = "http://www.thespermwhale.com/jaseweston/babi/tasks_1-20_v1-2.tar.gz"
@@ -91,14 +91,19 @@ def encode(text: str, thinking_steps: int = 0) -> np.ndarray:
     words are due. A question mark without one gets one. Thinking steps are put before them, as `with_thinking` does.
 
     Raises:
-        ValueError: on what is no word of bAbI.
+        ValueError: on what is no word of bAbI, or a placeholder that stands elsewhere.
     """
+    if re.search(r"(?<![?-])-", re.sub(r"\s", "", text)):
+        raise ValueError("'-' stands where a word of an answer is due, right after a question mark")
     due = re.sub(r"\?(?!\s*-)", "? -", text).replace("?", "?" + " -" * thinking_steps)
     return np.frombuffer(numbers_of(due), dtype=np.uint8).astype(np.int64)
 
 
 def decode(numbers: np.ndarray) -> str:
-    """The text of inputs `[words]`, in lower case, placeholders being dashes: what `encode` gives the same numbers."""
+    """The text of inputs `[words]`, in lower case, placeholders being dashes.
+
+    Without thinking steps, `encode` gives the same numbers again.
+    """
     return re.sub(r" (?=[.?])", "", " ".join(WORDS[number] for number in numbers))
 
 

@@ -92,6 +92,7 @@ def test_presets_become_agents_and_variants_with_their_overrides():
         (atari.main, ["--games", "pongg"], "pong"),
         (atari.main, ["--agents", "mfex"], "atari_mfec.yaml"),
         (atari.main, ["--gamez", "pong"], "--games"),
+        (atari.main, ["--seeds", "1", "1"], "asked for more than once: "),
         (grid_world.main, ["--ids", "MiniGrid-Empty-8x9-v0"], "MiniGrid-Empty-8x8-v0"),
         (rec_grid_world.main, ["--variants", "necs"], "no variant 'necs'"),
         (quickstart.main, ["--jobs", "0"], "jobs"),

@@ -92,6 +92,9 @@ def test_thinking_steps_come_between_a_question_and_its_answer(data: Path) -> No
         assert before == ["?", "-", "-"] and not batch.mask[due[0] - 2 : due[0], column].any()
     for text, thinking in zip(READ, read, strict=True):
         assert decode(encode(text, 2)) == thinking
+    longest = max(len(encode(text)) for text in READ)
+    config = BabiConfig(tasks=ALL, thinking_steps=2, longest_story=longest)
+    assert len(make_babi(config, np.random.default_rng(0))) == len(READ), "words are counted without"
 
 
 def test_a_text_as_inputs_and_back() -> None:
@@ -113,6 +116,12 @@ def test_a_text_as_inputs_and_back() -> None:
     [
         ("Where is Mery?", "'mery' is no word of bAbI; did you mean 'mary'?"),
         ("Mary went 3 times.", "'3' is no word of bAbI; its 156 are WORDS in envs/babi_stories.py"),
+        ("Where is Máry?", "'máry' is no word of bAbI; did you mean 'mary'?"),
+        (
+            "Mary got the milk - where is Mary?",
+            "'-' stands where a word of an answer is due, right after a question mark",
+        ),
+        ("- Where is Mary? -", "'-' stands where a word of an answer is due, right after a question mark"),
     ],
 )
 def test_what_is_no_word_is_told(text: str, mend: str) -> None:
