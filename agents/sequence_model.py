@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import dropout, one_hot
 
 from agents.agent import Metrics
 from agents.cores import make_core
@@ -41,6 +41,7 @@ class SequenceModel:
         compiled: steps of the core that torch compiles into one call; 0: it is not compiled.
         forcing: what is learned from beside the likelihood; by default nothing.
         forcing_weight: factor of what it costs.
+        dropout: share of what the core reads, and of what the readout does, that is 0 while learning.
         embedding: from the numbers of words to inputs of the core; by default these are one-hot.
     """
 
@@ -56,6 +57,7 @@ class SequenceModel:
         compiled: int = 0,
         forcing: Forcing | None = None,
         forcing_weight: float = 1.0,
+        dropout: float = 0.0,
         embedding: nn.Embedding | None = None,
     ) -> None:
         self.core = core
@@ -69,9 +71,12 @@ class SequenceModel:
         self.updates = 0
         self.forcing = forcing or TeacherForcing()
         self.forcing_weight = forcing_weight
+        self.dropout = dropout
         self._compiled = CompiledCore(core, compiled) if compiled else None
 
-    def predict(self, inputs: Tensor, record: Sequence[str] = (), eager: bool = False) -> tuple[Tensor, Unrolled[Any]]:
+    def predict(
+        self, inputs: Tensor, record: Sequence[str] = (), *, eager: bool = False, dropped: float = 0.0
+    ) -> tuple[Tensor, Unrolled[Any]]:
         """The log odds of every bit, or the logits of every word, `[time, batch, target_size]`, and the core's steps.
 
         What is predicted at a step depends on inputs up to that step.
@@ -81,15 +86,16 @@ class SequenceModel:
             record: names of tensors of the core's state that are wanted of every step.
             eager: whether to step the core as it is even where it is compiled: to compile it anew for a batch of
                 another size takes longer.
+            dropped: share of what the core reads, and of what the readout does, that is made 0.
         """
-        vectors, state = self._vectors(inputs), self.core.initial_state(inputs.shape[1])
+        vectors, state = dropout(self._vectors(inputs), dropped), self.core.initial_state(inputs.shape[1])
         compiled = None if eager else self._compiled
         if compiled is None or self.checkpoint_every:
             step = compiled.step if compiled else None
             steps = unroll(self.core, vectors, state, record, step=step, checkpoint_every=self.checkpoint_every)
         else:
             steps = compiled.unroll(vectors, state, record)
-        return self.readout(steps.outputs), steps
+        return self.readout(dropout(steps.outputs, dropped)), steps
 
     @torch.no_grad()
     def sample(self, steps: int, batch: int) -> Tensor:
@@ -115,7 +121,7 @@ class SequenceModel:
             NonFiniteError: where learning would follow what is not finite.
         """
         batch = self._on_device(inputs, targets, mask)
-        logits, steps = self.predict(batch["inputs"], self.forcing.records)
+        logits, steps = self.predict(batch["inputs"], self.forcing.records, dropped=self.dropout)
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
         cross_entropy = mean_loss(scores, batch["targets"], batch["mask"])
         penalty, forced = self.forcing.penalty(self, batch["inputs"], steps.recorded, correct_sequences(scores))
@@ -240,5 +246,6 @@ def make_sequence_model(
         compiled=config.compiled,
         forcing=make_forcing(config, core, device, generative),
         forcing_weight=config.forcing_weight,
+        dropout=config.dropout,
         embedding=embedding,
     )

@@ -28,6 +28,9 @@ class SequenceTraining(CoreConfig):
     """What Adam adds to the root of that."""
     gradient_norm: float = Field(default=10.0, gt=0.0)
     """Longer gradients are scaled down to this length."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the numbers that the core reads, and of those that the readout does, that are 0 while learning; the
+    others grow by as much. It keeps a model from learning by heart what comes again and again, as stories do."""
     checkpoint_every: int = Field(default=0, ge=0)
     """Steps of a sequence between two states that are kept for the backward pass, which takes the others again: less
     memory for one more forward pass, best near the square root of the steps. 0: all are kept."""

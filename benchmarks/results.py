@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import functools
 import io
+import math
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -96,8 +98,12 @@ def machine_word() -> str:
     return f"cpu{os.cpu_count()}"
 
 
+@functools.cache
 def commit() -> str:
-    """The short hash of the commit, with `-dirty` where files outside docs/results differ from it; or `unknown`."""
+    """The short hash of the commit, with `-dirty` where files outside docs/results differ from it; or `unknown`.
+
+    Asked once: the code that runs is what was loaded, whatever is committed meanwhile.
+    """
     try:
         dirty = _git("status", "--porcelain", "--", ".", ":(exclude)docs/results")
         return _git("rev-parse", "--short", "HEAD") + ("-dirty" if dirty else "")
@@ -105,10 +111,10 @@ def commit() -> str:
         return "unknown"
 
 
-def blank(out: Path, world: str, agent: str, machine: str, *, variant: str = "", steps: int = 0) -> Row:
+def blank(out: Path, world: str, agent: str, machine: str, *, variant: str = "", seed: int = 0, steps: int = 0) -> Row:
     """A row of the table `out`, by the code and on the day of now, that lacks nothing but what is measured."""
     date = datetime.now(UTC).date().isoformat()
-    return Row(out.stem, world, agent, variant, 0, steps, "", 0.0, 0.0, machine, commit(), date)
+    return Row(out.stem, world, agent, variant, seed, steps, "", math.nan, 0.0, machine, commit(), date)
 
 
 def _git(*arguments: str) -> str:

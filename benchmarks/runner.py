@@ -14,13 +14,11 @@ end,
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -199,26 +197,15 @@ def prepare(
         if not equals:
             raise UsageError(f"--override takes NAME=VALUE, such as agent.learning_rate=1e-4, not {change!r}")
         arguments += [f"--{name}", value]
-    commit, date = results.commit(), datetime.now(UTC).date().isoformat()
     for preset in presets:
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
         config = parse_overrides(default, [*preset.arguments, *arguments], str(path), "")
+        variant = "+".join(filter(None, [preset.variant, options.variant]))
         yield (
             config,
-            Row(
-                experiment=options.out.stem,
-                world=config.env.title,
-                agent=config.agent.name,
-                variant="+".join(filter(None, [preset.variant, options.variant])),
-                seed=seed,
-                steps=0,
-                metric="",
-                value=math.nan,
-                seconds=0.0,
-                machine=options.machine,
-                commit=commit,
-                date=date,
+            results.blank(
+                options.out, config.env.title, config.agent.name, options.machine, variant=variant, seed=seed
             ),
         )
 

@@ -74,6 +74,20 @@ def test_losses_and_scores_equal_plain_loops() -> None:
     assert not bit_losses(*arrays)[~arrays[2]].any()
 
 
+def test_dropout_leaves_out_what_core_and_readout_read_and_only_while_learning() -> None:
+    plain, dropped = build("lstm"), build("lstm", dropout=0.5)
+    batch = task().draw(4)
+    assert not differences(plain.score(*batch), dropped.score(*batch))
+    inputs = torch.from_numpy(batch.inputs)
+    with torch.no_grad():
+        logits, steps = plain.predict(inputs, dropped=1.0)
+        assert torch.equal(logits, plain.readout.bias.expand_as(logits))
+        assert torch.equal(steps.outputs, plain.predict(torch.zeros_like(inputs))[1].outputs)
+    expected = float(plain.score(*batch)["nats"].sum() / batch.targets[batch.mask].size)
+    assert plain.learn(*batch)["losses/cross_entropy"] == pytest.approx(expected)
+    assert dropped.learn(*batch)["losses/cross_entropy"] != pytest.approx(expected, rel=1e-3)
+
+
 @EACH
 def test_a_model_that_knows_nothing_scores_log_two_a_bit(name: str) -> None:
     model = build(name)

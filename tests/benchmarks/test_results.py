@@ -114,7 +114,7 @@ def test_the_commit_is_dirty_where_the_code_is_and_not_where_results_are(tmp_pat
     monkeypatch.setattr(results, "REPOSITORY", tmp_path)
     # Whatever repository the folder may lie in is not looked for.
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert results.commit() == "unknown"
+    assert results.commit.__wrapped__() == "unknown"
 
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -126,9 +126,9 @@ def test_the_commit_is_dirty_where_the_code_is_and_not_where_results_are(tmp_pat
     git("init")
     git("add", ".")
     git("commit", "-m", "one")
-    assert results.commit() == git("rev-parse", "--short", "HEAD")
+    assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD")
     (tmp_path / "docs/results").mkdir(parents=True)
     (tmp_path / "docs/results/table.csv").write_text("x")
-    assert results.commit() == git("rev-parse", "--short", "HEAD")
+    assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD")
     code.write_text("2\n")
-    assert results.commit() == git("rev-parse", "--short", "HEAD") + "-dirty"
+    assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD") + "-dirty"
