@@ -25,6 +25,7 @@ import torch
 from agents.sequence_model import SequenceModel, make_sequence_model
 from agents.sequence_pictures import WRITTEN_AND_READ
 from agents.similarity_pictures import WORD_CELL, beside, heat_map, titled
+from envs.babi import BabiConfig
 from envs.babi_stories import FULL_STOP, PLACEHOLDER, WORDS, encode
 from memory.neural.recollecting import similarity_maps
 from train import load_checkpoint, open_run, restoring
@@ -57,14 +58,20 @@ class Reading:
     """Of every word to be the answer, at each step, `[time, words]`."""
     maps: dict[str, np.ndarray]
     """Those of `similarity_maps`, each `[time, time]`."""
+    thinking_steps: int = 0
+    """Placeholders before each answer, at which nothing is due."""
 
     def questions(self) -> Iterator[tuple[int, str]]:
         """The steps at which a word of an answer is due, and the question it is due to."""
         asked: list[str] = []
+        waited = 0
         for time, word in enumerate(self.words):
             if word == PLACEHOLDER:
-                yield time, " ".join(asked)
+                waited += 1
+                if waited > self.thinking_steps:
+                    yield time, " ".join(asked)
                 continue
+            waited = 0
             # A sentence begins after a full stop, and after an answer.
             if time and self.words[time - 1] in (FULL_STOP, PLACEHOLDER):
                 asked = []
@@ -75,14 +82,14 @@ class Reading:
         return np.argsort(-self.maps["read_key_similarity"][time, :time], kind="stable")[:most].tolist()
 
 
-def encoded(story: str) -> np.ndarray:
-    """The words of a story by number, int64 `[words]`, placeholders where answers are due.
+def encoded(story: str, thinking_steps: int) -> np.ndarray:
+    """The words of a story by number, int64 `[words]`, placeholders where answers are due and before.
 
     Raises:
         UsageError: on what is no word of bAbI, on nothing, or on too much.
     """
     try:
-        numbers = encode(story)
+        numbers = encode(story, thinking_steps)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not 2 <= len(numbers) <= MOST_WORDS:
@@ -90,14 +97,14 @@ def encoded(story: str) -> np.ndarray:
     return numbers
 
 
-def load_model(path: Path) -> SequenceModel:
-    """The model of a run as it was at the newest good checkpoint, on the CPU.
+def load_model(path: Path) -> tuple[SequenceModel, BabiConfig]:
+    """The model of a run as it was at the newest good checkpoint, on the CPU; and how it read stories.
 
     Raises:
         UsageError: if it is no MNM that was trained on bAbI, or cannot be loaded.
     """
     run, config = open_run(path)
-    if config.env.name != "babi" or config.agent.name != "mnm":
+    if not isinstance(config.env, BabiConfig) or config.agent.name != "mnm":
         raise UsageError(
             f"{path} is a run of {config.agent.name} on {config.env.name}: stories are for mnm on babi, as of "
             "configs/babi_mnm.yaml"
@@ -106,16 +113,17 @@ def load_model(path: Path) -> SequenceModel:
     model = make_sequence_model(config.agent, len(WORDS), len(WORDS), "cpu", categorical=True)
     with restoring(run):
         model.load_state_dict(state["agent"])
-    return model
+    return model, config.env
 
 
-def read(model: SequenceModel, numbers: np.ndarray) -> Reading:
-    """Read words by number, int64 `[time]`, to a model."""
+def read(model: SequenceModel, numbers: np.ndarray, thinking_steps: int = 0) -> Reading:
+    """Read words by number, int64 `[time]`, with so many thinking steps among them, to a model."""
     inputs = numbers[:, None]
     with torch.no_grad():
         logits, steps = model.predict(torch.from_numpy(inputs), WRITTEN_AND_READ, eager=True)
     said = (steps.recorded[name][:, 0].numpy() for name in WRITTEN_AND_READ)
-    return Reading([WORDS[number] for number in numbers], logits[:, 0].softmax(-1).numpy(), similarity_maps(*said))
+    words, chances = [WORDS[number] for number in numbers], logits[:, 0].softmax(-1).numpy()
+    return Reading(words, chances, similarity_maps(*said), thinking_steps)
 
 
 def describe(reading: Reading) -> Iterator[str]:
@@ -143,11 +151,12 @@ def main() -> None:
     parser.add_argument("story", nargs="?", default=ARTICLE, help="what is read; by default the article's example")
     parser.add_argument("--picture", type=Path, help="file for the heat maps (.png); by default named after the run")
     arguments = parser.parse_args()
-    numbers = encoded(arguments.story)
     path = arguments.picture or Path(f"{arguments.run.resolve().name}-story.png")
     if path.suffix != ".png" or not path.parent.is_dir():
         raise UsageError(f"--picture takes the name of a .png in a folder that is there, not {path}")
-    reading = read(load_model(arguments.run), numbers)
+    model, stories = load_model(arguments.run)
+    numbers = encoded(arguments.story, stories.thinking_steps)
+    reading = read(model, numbers, stories.thinking_steps)
     for line in [*describe(reading)] or ["nothing is asked: answers come after question marks"]:
         print(line)
     content = cv2.imencode(".png", cv2.cvtColor(picture(reading), cv2.COLOR_RGB2BGR))[1].tobytes()

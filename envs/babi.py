@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from envs.babi_stories import TASKS, WORDS, Stories, load_stories
+from envs.babi_stories import TASKS, WORDS, Stories, load_stories, with_thinking
 from envs.sequence_task import Sequences, SequenceTask
 
 _BAND = 1.25
@@ -32,8 +32,11 @@ class BabiConfig(pydantic.BaseModel):
     """Questions of each task to train on; tested is on the same 1,000."""
     split: Literal["train", "test"] = "train"
     """Which stories."""
+    thinking_steps: int = pydantic.Field(default=0, ge=0)
+    """Steps between a question and its answer, in which a model may go on reading its memory."""
     longest_story: int = pydantic.Field(default=800, ge=1)
-    """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
+    """Most words of a story that is trained on, thinking steps among them; longer ones, of tasks 3 and 5, are left out.
+    Tested is on all."""
 
     @pydantic.field_validator("tasks")
     @classmethod
@@ -138,4 +141,5 @@ def make_babi(config: BabiConfig, rng: np.random.Generator) -> Babi:
     Raises:
         ValueError: if the data cannot be had, saying from where and what to do.
     """
-    return Babi(config, load_stories(config.size, config.tasks, config.split), rng)
+    stories = load_stories(config.size, config.tasks, config.split)
+    return Babi(config, with_thinking(stories, config.thinking_steps), rng)

@@ -84,16 +84,16 @@ def numbers_of(text: str) -> bytes:
         raise ValueError(f"{word!r} is no word of bAbI; {mend}") from error
 
 
-def encode(text: str) -> np.ndarray:
+def encode(text: str, thinking_steps: int = 0) -> np.ndarray:
     """A story written as text as inputs of the task: numbers of its words, int64 `[words]`.
 
     After a question mark, a placeholder is read while a word of the answer is due. It may be written: `- -` where two
-    words are due. A question mark without one gets one.
+    words are due. A question mark without one gets one. Thinking steps are put before them, as `with_thinking` does.
 
     Raises:
         ValueError: on what is no word of bAbI.
     """
-    due = re.sub(r"\?(?!\s*-)", "? -", text)
+    due = re.sub(r"\?(?!\s*-)", "? -", text).replace("?", "?" + " -" * thinking_steps)
     return np.frombuffer(numbers_of(due), dtype=np.uint8).astype(np.int64)
 
 
@@ -138,6 +138,18 @@ def parse(text: str, task: int, source: str) -> Stories:
     bounds = np.array([*starts, len(words)])
     read_words, due_words = (np.frombuffer(bytes(numbers), dtype=np.uint8) for numbers in (words, answers))
     return Stories(read_words, due_words, bounds, np.full(len(starts), task))
+
+
+def with_thinking(stories: Stories, steps: int) -> Stories:
+    """The stories with more placeholders between each question and its answer, at which nothing is due."""
+    is_due = stories.answers > 0
+    # What is due follows the question mark, so that no two answers touch.
+    begins = np.flatnonzero(is_due & ~np.roll(is_due, 1))
+    places = np.repeat(begins, steps)
+    starts = stories.starts + steps * np.searchsorted(begins, stories.starts)
+    return stories._replace(
+        words=np.insert(stories.words, places, 0), answers=np.insert(stories.answers, places, 0), starts=starts
+    )
 
 
 def load_stories(size: str, tasks: tuple[int, ...], split: str) -> Stories:

@@ -21,12 +21,25 @@ from tests.memory.test_recollecting import likeness
 STORY = "Mary moved to the bathroom. John went to the hallway. Where is Mary? Daniel left. Where is John? -"
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few updates, whose data are then no longer there."""
+@pytest.fixture(scope="module", params=[0, 2])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few updates without thinking steps, and one with two, whose data are then no longer there."""
     data, root = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("runs")
     write(data)
-    options = ["--env.tasks", "1", "--num_envs", 2, "--steps", 3, "--agent.hidden", 8, "--agent.compiled", 0]
+    options = [
+        "--env.tasks",
+        "1",
+        "--env.thinking_steps",
+        request.param,
+        "--num_envs",
+        2,
+        "--steps",
+        3,
+        "--agent.hidden",
+        8,
+        "--agent.compiled",
+        0,
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DATA_VARIABLE, str(data))
         run(train.main, CONFIGS / "babi_mnm.yaml", *options, "--runs", root)
@@ -43,11 +56,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_question_is_answered_with_the_words_it_recalled(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(story.main, path, STORY)
     lines = capsys.readouterr().out.splitlines()
-    model, numbers = story.load_model(path), encode(STORY)
+    model, config = story.load_model(path)
+    thinking = config.thinking_steps
+    numbers = encode(STORY, thinking)
     with torch.no_grad():
         logits, _ = model.predict(torch.from_numpy(numbers)[:, None])
     states = {name: values[:, 0] for name, values in model.states(numbers[:, None]).items()}
-    due = np.flatnonzero(numbers == 0)
+    due = np.flatnonzero(numbers == 0)[thinking :: 1 + thinking]
     assert len(due) == 2 and len(lines) == 2 * 7 + 1
     for place, (time, question) in enumerate(zip(due, ("where is mary ?", "where is john ?"), strict=True)):
         chances = logits[time, 0].softmax(-1)
@@ -66,8 +81,9 @@ def test_the_picture_holds_four_maps_of_all_words(path: Path, capsys: pytest.Cap
     run(story.main, path, "--picture", "out.png")
     assert "where is daniel ? " in capsys.readouterr().out
     picture = cv2.imread("out.png")
-    words = len(encode(story.ARTICLE))
-    assert words == 53 and all(side > 2 * words * WORD_CELL for side in picture.shape[:2])
+    thinking = story.load_model(path)[1].thinking_steps
+    words = len(encode(story.ARTICLE, thinking))
+    assert words == 53 + thinking and all(side > 2 * words * WORD_CELL for side in picture.shape[:2])
     run(story.main, path, "john left")
     nothing = "nothing is asked: answers come after question marks\n"
     assert (

@@ -81,6 +81,19 @@ def test_an_answer_is_due_right_after_its_question_mark(data: Path) -> None:
         assert begins == [time + 1 for time, word in enumerate(inputs[:, column]) if WORDS[word] == "?"]
 
 
+def test_thinking_steps_come_between_a_question_and_its_answer(data: Path) -> None:
+    task = make_babi(BabiConfig(tasks=ALL, thinking_steps=2), np.random.default_rng(0))
+    batch = task.take(np.arange(len(task)))
+    read = [text.replace("?", "? - -") for text in READ]
+    assert sorted(told(*batch)) == sorted(zip(read, DUE, strict=True))
+    for column in range(len(task)):
+        due = np.flatnonzero(batch.mask[:, column])
+        before = [WORDS[word] for word in batch.inputs[due[0] - 3 : due[0], column]]
+        assert before == ["?", "-", "-"] and not batch.mask[due[0] - 2 : due[0], column].any()
+    for text, thinking in zip(READ, read, strict=True):
+        assert decode(encode(text, 2)) == thinking
+
+
 def test_a_text_as_inputs_and_back() -> None:
     text = "Mary travelled to the garden. Where is Daniel?"
     numbers = encode(text)
