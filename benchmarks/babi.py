@@ -14,8 +14,8 @@ stories of the official test split,
     training_stories        stories that were trained on: 60,843 where the 10k file of task 3 is not there, and its 1k
                             file is taken instead
 
-An answer of several words, in tasks 8 and 19, counts for as many, as in Graves et al. 2016. A run of a single task has
-the variant task_N.
+An answer of several words, in tasks 8 and 19, counts for as many, as in Graves et al. 2016. A single task is a world of
+its own.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ def plan(options: BabiOptions) -> list[Preset]:
         raise UsageError(f"--presets: {', '.join(others)} are not of bAbI; there are {', '.join(NAMES)}")
     if not options.tasks:
         return [Preset(name) for name in options.presets]
-    alone = [(("--env.tasks", str(task)), f"task_{task}") for task in options.tasks]
-    return [Preset(name, *one) for one in alone for name in options.presets]
+    return [Preset(name, ("--env.tasks", str(task))) for task in options.tasks for name in options.presets]
 
 
 def main() -> None:
