@@ -242,8 +242,8 @@ def missing(
     known = known_runs(out, columns)
     return [
         Job(name_of(run.blank), run.config.steps, record, (run,))
-        for run in runs
-        if known.get(run.blank.run(columns), 0) < run.config.steps
+        for run, name in zip(runs, names, strict=True)
+        if known.get(name, 0) < run.config.steps
     ]
 
 

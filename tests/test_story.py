@@ -26,20 +26,8 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A run of a few updates without thinking steps, and one with two, whose data are then no longer there."""
     data, root = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("runs")
     write(data)
-    options = [
-        "--env.tasks",
-        "1",
-        "--env.thinking_steps",
-        request.param,
-        "--num_envs",
-        2,
-        "--steps",
-        3,
-        "--agent.hidden",
-        8,
-        "--agent.compiled",
-        0,
-    ]
+    options = ["--env.tasks", "1", "--env.thinking_steps", request.param, "--num_envs", 2, "--steps", 3]
+    options += ["--agent.hidden", 8, "--agent.compiled", 0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DATA_VARIABLE, str(data))
         run(train.main, CONFIGS / "babi_mnm.yaml", *options, "--runs", root)
