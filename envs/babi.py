@@ -34,6 +34,8 @@ class BabiConfig(pydantic.BaseModel):
     """Which stories."""
     thinking_steps: int = pydantic.Field(default=0, ge=0, le=100)
     """Steps between a question and its answer, in which a model may go on reading its memory."""
+    curriculum: int = pydantic.Field(default=0, ge=0)
+    """Batches until the next task, in the order of `tasks`, joins those that are trained on; 0: all from the start."""
     longest_story: int = pydantic.Field(default=800, ge=1)
     """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
@@ -61,10 +63,11 @@ class Babi(SequenceTask):
     Stories of a batch are about equally long, or most of its steps would be filled up: lengths fall into bands, each a
     quarter longer than the one before, and a batch is of one band. Every band goes through all its stories in an order
     of its own before one comes again, and all bands do so equally often; a rest that makes no batch waits for the next
-    time.
+    time. When a task joins by the curriculum, all bands begin anew.
 
     Args:
-        config: which stories; longer ones are left out where they are trained on. And how they are read.
+        config: which stories; longer ones are left out where they are trained on. How they are read, and when a task
+            joins.
         stories: all of them.
         rng: where all randomness of the task comes from.
 
@@ -92,16 +95,22 @@ class Babi(SequenceTask):
         self._starts, self._lengths = stories.starts[order], lengths[order]
         self.task_numbers = stories.tasks[order]
         self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
-        self._order, self._rest = (np.zeros(0, dtype=np.int64) for _ in range(2))
+        # Of a task whose stories are all too long, none could be drawn until the next one joins.
+        self._tasks = [number for number in config.tasks if number in self.task_numbers]
+        self._curriculum, self._drawn = config.curriculum, 0
+        self._order = self._rest = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
         """How many stories there are."""
         return len(self._lengths)
 
     def draw(self, batch: int) -> Sequences:
+        if self._joined(self._drawn) > self._joined(self._drawn - 1):
+            self._order = self._rest = self._order[:0]
         while len(self._order) < batch:
             self._order = np.concatenate([self._order, self._batches(batch)])
         chosen, self._order = self._order[:batch], self._order[batch:]
+        self._drawn += 1
         return self.take(chosen)
 
     def take(self, numbers: np.ndarray) -> Sequences:
@@ -115,23 +124,32 @@ class Babi(SequenceTask):
         return Sequences(inputs, targets, targets > 0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "order": self._order, "rest": self._rest}
+        return {**super().state_dict(), "drawn": self._drawn, "order": self._order, "rest": self._rest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._drawn = state["drawn"]
         self._order, self._rest = state["order"].copy(), state["rest"].copy()
 
     def _batches(self, batch: int) -> np.ndarray:
-        """Those that were left and then all stories once, as batches of a band each in a random order `[n * batch]`."""
-        waiting = np.concatenate([self._rest, self.rng.permutation(len(self))])
+        """Those that were left and then all stories once, as batches of a band each in a random order `[n * batch]`.
+
+        All stories are those of the tasks that have joined.
+        """
+        stories = np.flatnonzero(np.isin(self.task_numbers, self._tasks[: self._joined(self._drawn)]))
+        waiting = np.concatenate([self._rest, self.rng.permutation(stories)])
         full, rest = [], []
         for band in range(self._bands[-1] + 1):
-            stories = waiting[self._bands[waiting] == band]
-            end = len(stories) - len(stories) % batch
-            full.append(stories[:end])
-            rest.append(stories[end:])
+            alike = waiting[self._bands[waiting] == band]
+            end = len(alike) - len(alike) % batch
+            full.append(alike[:end])
+            rest.append(alike[end:])
         self._rest = np.concatenate(rest)
         return self.rng.permutation(np.concatenate(full).reshape(-1, batch)).ravel()
+
+    def _joined(self, drawn: int) -> int:
+        """How many tasks are trained on after some batches."""
+        return min(1 + drawn // self._curriculum, len(self._tasks)) if self._curriculum else len(self._tasks)
 
 
 def make_babi(config: BabiConfig, rng: np.random.Generator) -> Babi:

@@ -8,6 +8,7 @@ import tarfile
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,14 +42,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def stories_of(lengths: list[int]) -> Babi:
-    """A task of stories of some lengths, each of its own word and a last one that is due."""
+def stories_of(lengths: list[int], numbers: list[int] | None = None, **options: Any) -> Babi:
+    """Stories of some lengths, each of its own word and a last one that is due, of task 1 or of tasks by number."""
     words = np.concatenate([np.full(length, number + 3) for number, length in enumerate(lengths)]).astype(np.uint8)
     bounds = np.append(0, np.cumsum(lengths))
     answers = np.zeros_like(words)
     answers[bounds[1:] - 1] = words[bounds[1:] - 1]
-    stories = Stories(words, answers, bounds, np.ones(len(lengths), dtype=np.int64))
-    return Babi(BabiConfig(tasks=(1,)), stories, np.random.default_rng(0))
+    stories = Stories(words, answers, bounds, np.array(numbers or [1] * len(lengths)))
+    return Babi(BabiConfig(**{"tasks": (1,), **options}), stories, np.random.default_rng(0))
 
 
 def told(inputs: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> list[tuple[str, list[str]]]:
@@ -166,6 +167,27 @@ def test_what_makes_no_batch_waits_and_comes_as_often() -> None:
             # A band waits for as many as a batch lacks: the single story of the third for three epochs.
             assert max(seen.values()) - min(seen.values()) <= 4
     assert len(seen) == 11
+
+
+def test_tasks_join_one_after_another_by_the_curriculum() -> None:
+    # Task 3 has no story that is short enough, and is passed over.
+    lengths, numbers = [20] * 6 + [90] * 4 + [20] * 6 + [20] * 6, [5] * 6 + [3] * 4 + [1] * 6 + [2] * 6
+    task = stories_of(lengths, numbers, tasks=(5, 3, 1, 2), curriculum=5, longest_story=80)
+    by_word = dict(zip(range(3, 3 + len(lengths)), numbers, strict=True))
+    seen = [Counter(by_word[word] for word in task.draw(2).inputs[0].tolist()) for _ in range(30)]
+    assert sum(seen[:5], Counter()) == {5: 10}
+    assert set(sum(seen[5:10], Counter())) == {5, 1}
+    # Two epochs of all three.
+    assert sum(seen[10:28], Counter()) == {5: 12, 1: 12, 2: 12}
+
+
+def test_a_saved_curriculum_goes_on() -> None:
+    task, restored = (stories_of([20] * 8, [1] * 4 + [2] * 4, tasks=(1, 2), curriculum=7) for _ in range(2))
+    for _ in range(4):
+        task.draw(3)
+    restored.load_state_dict(task.state_dict())
+    for _ in range(12):
+        np.testing.assert_array_equal(task.draw(3).inputs, restored.draw(3).inputs)
 
 
 def test_a_saved_task_goes_on(data: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_loaded_state_outlives_its_file(tmp_path):
         {(1, 2): 3},
         {True: 3},
     ],
-    ids=repr,
+    ids=lambda leaf: type(leaf).__name__,
 )
 def test_what_cannot_be_saved_is_named_by_its_place(tmp_path, leaf):
     save(tmp_path, state_at(1), 1)
