@@ -8,13 +8,18 @@ batches that were predicted before they were learned from, is
     correct_predictions        updates so far, each counted by the share of its sequences without a wrong bit
 
 and at its end come `updates_per_second`, beside whatever else the machine was doing, and what the benchmark measures.
+
+A run that is cut off goes on from where it was last saved when the same command is given at the same commit.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +30,17 @@ from agents.sequence_model import SequenceModel
 from assembly import RunConfig, make_sequence_loop
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.runner import CommonOptions, Preset, do_missing, missing, prepare
+from benchmarks.runner import CommonOptions, Preset, do_missing, missing, name_of, prepare
 from benchmarks.workers import Report
+from training.checkpoint import CheckpointError, load
 from training.command_line import UsageError
+from training.saver import Saver
 from training.tally import Averages
 
 CURVE = ("wrong_bits_per_sequence", "error_percent", "nats_per_sequence")
 """What of a batch's metrics is there is a row."""
+SECONDS_PER_SAVE = 60.0
+"""At least that long passes between two saves of a run, each at a row."""
 
 
 class SequenceOptions(CommonOptions):
@@ -47,6 +56,8 @@ class SequenceOptions(CommonOptions):
     """Runs at the same time, each on its own core."""
     compiled: int = Field(default=4, ge=0)
     """Steps of the cores that torch compiles into one call, which takes minutes at the start; 0 takes the preset's."""
+    unfinished: Path = Path("runs/unfinished")
+    """Folder of what is saved of the runs under way."""
 
 
 @dataclass(frozen=True)
@@ -94,31 +105,104 @@ def _compiled(config: RunConfig, steps: int) -> RunConfig:
 
 
 def add_run(report: Report, run: Run, measure: Measure) -> None:
-    """Do one run and add its rows to the table."""
+    """Do one run, or what is left of it, and add its rows to the table."""
     torch.set_num_threads(run.config.threads)
-    results.add(run.options.out, list(rows_of(run, report, measure)))
+    folder = run.options.unfinished / re.sub(r"[^\w.-]+", "_", f"{run.blank.experiment} {name_of(run.blank)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    course = Course(run)
+    with Saver(folder, keep=1, warn=print) as saver:
+        course.resume(folder)
+        for step in course.rows():
+            report(step, course.summary)
+            if course.seconds - course.saved_seconds >= SECONDS_PER_SAVE:
+                saver.save(course.state_dict(), step)
+    results.add(run.options.out, course.all_rows(measure))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def rows_of(run: Run, report: Report, measure: Measure) -> Iterator[Row]:
-    """Train, and measure at every beat and at the end."""
-    loop = make_sequence_loop(run.config)
-    averages, correct, began = Averages(), 0.0, time.perf_counter()
+class Course:
+    """A run under way, with the rows of its curve so far: all of it can be saved.
 
-    def measured(name: str, value: float) -> Row:
-        seconds = time.perf_counter() - began
-        return replace(run.blank, steps=loop.step, metric=name, value=value, seconds=seconds)
+    Attributes:
+        summary: the last row in words.
+        saved_seconds: how long the run had gone when it was last saved.
+    """
 
-    for step in loop.run(run.config.steps):
-        (metrics,) = step.metrics
-        averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
-        correct += metrics["charts/correct_sequences"]
-        if loop.step % run.options.steps_per_row == 0 or loop.step == run.config.steps:
-            means = averages.flush()
-            for name, mean in means.items():
-                yield measured(name, mean)
-            yield measured("correct_predictions", correct)
-            report(loop.step, ", ".join(f"{name.replace('_', ' ')} {mean:.4g}" for name, mean in means.items()))
-    yield measured("updates_per_second", loop.step / (time.perf_counter() - began))
-    assert isinstance(loop.agent, SequenceModel)
-    for name, value in measure(loop.agent, run).items():
-        yield measured(name, value)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._loop = make_sequence_loop(run.config)
+        self._averages, self._correct = Averages(), 0.0
+        self._measurements: list[tuple[int, str, float, float]] = []
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._identity = {"commit": run.blank.commit, "config": run.config.model_dump_json()}
+        self.summary, self.saved_seconds = "", 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run has taken, with its parts before it was cut off."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def rows(self) -> Iterator[int]:
+        """Train on to the end; yields the step of every row."""
+        loop, config = self._loop, self._run.config
+        for step in loop.run(config.steps):
+            (metrics,) = step.metrics
+            self._averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
+            self._correct += metrics["charts/correct_sequences"]
+            if loop.step % self._run.options.steps_per_row == 0 or loop.step == config.steps:
+                means = self._averages.flush()
+                self._measure({**means, "correct_predictions": self._correct})
+                self.summary = ", ".join(f"{name.replace('_', ' ')} {mean:.4g}" for name, mean in means.items())
+                yield loop.step
+
+    def all_rows(self, measure: Measure) -> list[Row]:
+        """The rows of the curve, and those of the end."""
+        assert isinstance(self._loop.agent, SequenceModel)
+        self._measure({"updates_per_second": self._loop.step / self.seconds})
+        self._measure(measure(self._loop.agent, self._run))
+        return [
+            replace(self._run.blank, steps=steps, metric=name, value=value, seconds=seconds)
+            for steps, name, value, seconds in self._measurements
+        ]
+
+    def resume(self, folder: Path) -> None:
+        """Become what was last saved of a run of the same configuration and code, if anything was."""
+        if not any(folder.iterdir()):
+            return
+        try:
+            _, state = load(folder)
+        except CheckpointError as error:
+            print(f"{error}: the run begins anew")
+            return
+        if state["identity"] == self._identity:
+            self.load_state_dict(state)
+        else:
+            print(f"what {folder} holds is of another commit or configuration: the run begins anew")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while the run goes, and what it is a run of."""
+        self.saved_seconds = self.seconds
+        return {
+            "identity": self._identity,
+            "model": self._loop.agent.state_dict(),
+            "loop": self._loop.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "averages": self._averages.state_dict(),
+            "correct": self._correct,
+            "measurements": [list(measurement) for measurement in self._measurements],
+            "seconds": self.saved_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self._loop.load_state_dict(state["loop"])
+        self._loop.agent.load_state_dict(state["model"])
+        torch.set_rng_state(state["torch_rng"])
+        self._averages.load_state_dict(state["averages"])
+        self._correct = state["correct"]
+        self._measurements = [(steps, name, value, seconds) for steps, name, value, seconds in state["measurements"]]
+        self._seconds_before = self.saved_seconds = state["seconds"]
+        self._began = time.perf_counter()
+
+    def _measure(self, values: Mapping[str, float]) -> None:
+        self._measurements += [(self._loop.step, name, float(value), self.seconds) for name, value in values.items()]

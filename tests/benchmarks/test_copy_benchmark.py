@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,49 @@ def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypa
         assert 0 <= last["correct_predictions"] <= 5 and last["updates_per_second"] > 0
         # Guessing gets half of them wrong: 2 of 4 bits, and 40 of 80, in more slots than it was trained with.
         assert last["wrong_bits_length_2"] <= 4 and 20 < last["wrong_bits_length_40"] < 60
+
+
+def cut_off_at(rows: int) -> Callable[..., None]:
+    """Does jobs, each until so many rows are reported."""
+
+    def do(jobs: Sequence[Job], *_: object) -> None:
+        for job in jobs:
+            reports: list[int] = []
+
+            def report(steps: int, words: str, reports: list[int] = reports) -> None:
+                reports.append(steps)
+                if len(reports) > rows:
+                    raise KeyboardInterrupt
+
+            job.function(report, *job.arguments)
+
+    return do
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_run_that_is_cut_off_goes_on_unless_it_is_another(
+    changed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sequence_runs, "SECONDS_PER_SAVE", 0.0)
+
+    def rows(folder: str, rows: int, rate: float = 1e-3) -> list[results.Row]:
+        monkeypatch.setattr(sequence_runs, "do_missing", cut_off_at(rows))
+        out, unfinished = tmp_path / folder / "copy.csv", tmp_path / folder / "unfinished"
+        sizes = ("--steps", 6, "--steps_per_row", 2, "--lengths", 2, "--sequences", 3, "--compiled", 0)
+        small = ("--seeds", 0, "--variant", "small", "--override", *SMALL, f"agent.learning_rate={rate}")
+        run(copy_task.main, "--presets", "copy_gru", "--out", out, "--unfinished", unfinished, *sizes, *small)
+        assert not list(unfinished.iterdir())
+        return results.read(out)
+
+    whole = rows("whole", 3)
+    with pytest.raises(KeyboardInterrupt):
+        rows("parts", 1, rate=2e-3 if changed else 1e-3)
+    parts = rows("parts", 2 + changed)
+    assert ("the run begins anew" in capsys.readouterr().out) is changed
+    assert len(parts) == len(whole) == 11
+    for mine, its in zip(parts, whole, strict=True):
+        if mine.metric != "updates_per_second":
+            assert replace(mine, seconds=0.0) == replace(its, seconds=0.0)
 
 
 def test_what_is_no_sequence_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
