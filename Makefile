@@ -9,7 +9,7 @@ train: .venv/installed
 	$(BIN)/python train.py configs/quickstart.yaml
 
 test: .venv/installed-dev lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -101,6 +101,9 @@ class MNMConfig(CoreConfig):
     """Pairs that are written, and keys that are read, in a step."""
     inner_steps: int = Field(default=1, ge=1)
     """Steps of the rule in one write."""
+    normalised: bool = False
+    """Whether a write at the largest rate goes all the way to its target, however many heads write and units answer; as
+    published, it goes a part of the way, and bAbI takes several times as many updates to be learned."""
     learned_memory: bool = True
     """Whether the memory that every sequence begins with is learned, or stays as it was drawn."""
     meta_weight: float = Field(default=1.0, ge=0.0)
@@ -131,6 +134,7 @@ def make_core(config: AnyCoreConfig, input_size: int) -> RecurrentCore[Any]:
             rule=config.rule,
             heads=config.heads,
             inner_steps=config.inner_steps,
+            normalised=config.normalised,
             learned_memory=config.learned_memory,
             meta_weight=config.meta_weight,
         )

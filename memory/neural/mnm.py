@@ -92,7 +92,18 @@ def local_errors(answers: Layers, targets: Layers) -> Layers:
     )
 
 
-def written(weights: Layers, keys: Tensor, answers: Layers, errors: Layers, rates: Tensor) -> Layers:
+def reaches(keys: Tensor, answers: Layers) -> Layers:
+    """What a step down the errors of every layer is divided by to be normalised, `[batch, 1, 1]` each.
+
+    A head's key is moved by the products of its inputs with those of all heads that write beside it; the largest sum of
+    their sizes bounds the largest eigenvalue of their matrix, so that no step goes beyond its targets. The 1 keeps
+    inputs near 0 from writing without bound. Of a single head this is normalised least mean squares.
+    """
+    inputs = (keys, answers.first, answers.second)
+    return Layers(*(1 + given.bmm(given.mT).abs().sum(-1).amax(-1)[:, None, None] for given in inputs))
+
+
+def written(weights: Layers, keys: Tensor, answers: Layers, errors: Layers, rates: Layers) -> Layers:
     """Weights after a step against errors: in every layer the outer product of error and input, summed over heads.
 
     Args:
@@ -100,13 +111,13 @@ def written(weights: Layers, keys: Tensor, answers: Layers, errors: Layers, rate
         keys: `[batch, heads, width]`.
         answers: activations for the keys.
         errors: of every layer.
-        rates: how far to step, `[batch, 1, 1]`.
+        rates: how far to step, `[batch, 1, 1]` of every layer.
     """
     inputs = (keys, answers.first, answers.second)
     return Layers(
         *(
-            torch.baddbmm(weight, (rates * error).mT, given, alpha=-1)
-            for weight, error, given in zip(weights, errors, inputs, strict=True)
+            torch.baddbmm(weight, (rate * error).mT, given, alpha=-1)
+            for weight, error, given, rate in zip(weights, errors, inputs, rates, strict=True)
         )
     )
 
@@ -121,7 +132,7 @@ class MNM(RecurrentCore[MNMState]):
     What is written is bounded, and so are weights. Keys and values lie between -1 and 1. The rate is at most 1, or
     `width / memory_hidden` where that is less: with this the third layer never steps further than to the other side of
     its target, its norm grows by no more than twice the largest target in an inner step, and no weight grows faster
-    than with the cube of the steps.
+    than with the cube of the steps. So it is of normalised steps, too, at a rate of up to 1.
 
     Args:
         controller: a core whose inputs are those of the MNM, and after them the `width` numbers of what was read.
@@ -130,6 +141,9 @@ class MNM(RecurrentCore[MNMState]):
         rule: how is written.
         heads: pairs that are written, and keys that are read, in a step.
         inner_steps: steps of the rule in one write.
+        normalised: whether steps are measured by how far they go: a rate of 1 leads a layer, for a single head, all the
+            way to its target. As published, they are as long as the mean over heads and units makes them, which at the
+            start of training is a tenth of the way for a head, and the fewer the more heads there are.
         learned_memory: whether the weights that every sequence begins with are learned, or stay as they were drawn.
         meta_weight: factor of the meta loss in what is to be paid.
 
@@ -146,6 +160,7 @@ class MNM(RecurrentCore[MNMState]):
         rule: Rule = "p",
         heads: int = 1,
         inner_steps: int = 1,
+        normalised: bool = False,
         learned_memory: bool = True,
         meta_weight: float = 1.0,
     ) -> None:
@@ -161,6 +176,7 @@ class MNM(RecurrentCore[MNMState]):
         super().__init__(controller.input_size - width, controller.output_size + width)
         self.controller = controller
         self.width, self.heads, self.inner_steps = width, heads, inner_steps
+        self.normalised = normalised
         self.meta_weight = meta_weight
         self.interface = nn.Linear(controller.output_size, (3 * heads + 1) * width)
         with torch.no_grad():
@@ -169,7 +185,7 @@ class MNM(RecurrentCore[MNMState]):
             _, write_keys, _, read_keys = self.interface.weight.split([width, *[heads * width] * 3])
             read_keys.copy_(write_keys)
         self.rate = nn.Linear(width, 1)
-        self.largest_rate = min(1.0, width / memory_hidden)
+        self.largest_rate = 1.0 if normalised else min(1.0, width / memory_hidden)
         self._layers = (memory_hidden, memory_hidden, width)
         self.targets = nn.Linear(width, sum(self._layers)) if rule == "p" else None
         shapes = ((memory_hidden, width), (memory_hidden, memory_hidden), (width, memory_hidden))
@@ -210,7 +226,7 @@ class MNM(RecurrentCore[MNMState]):
             if inner_step:
                 answers = activations(weights, write_keys)
             errors = local_errors(answers, targets) if targets else gradient_errors(weights, answers, write_values)
-            weights = written(weights, write_keys, answers, errors, rates)
+            weights = written(weights, write_keys, answers, errors, self._steps(rates, write_keys, answers))
 
         # Together: a step spends its time fetching weights, and so fetches them once less.
         answers = activations(weights, torch.cat([write_keys, read_keys], dim=1))
@@ -234,6 +250,16 @@ class MNM(RecurrentCore[MNMState]):
     def _targets(self, values: Tensor) -> Layers | None:
         """What the activations ought to be for values `[batch, heads, width]`; None of a rule without targets."""
         return None if self.targets is None else Layers(*self.targets(values).split(self._layers, dim=-1))
+
+    def _steps(self, rates: Tensor, keys: Tensor, answers: Layers) -> Layers:
+        """How far every layer steps down its errors, which are means, at rates `[batch, 1, 1]`."""
+        if not self.normalised:
+            return Layers(rates, rates, rates)
+        # By gradient, all errors come from the mean over the third layer.
+        means = answers if self.targets is not None else (answers.third,) * 3
+        return Layers(
+            *(rates * (mean[0].numel() / 2) / reach for mean, reach in zip(means, reaches(keys, answers), strict=True))
+        )
 
 
 def _error(answers: Tensor, values: Tensor) -> Tensor:

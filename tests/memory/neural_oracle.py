@@ -154,14 +154,19 @@ def squared_error(weights: Sequence[Matrix], keys: Matrix, values: Matrix) -> fl
     return total / (len(keys) * len(values[0]))
 
 
-def stepped(weights: Sequence[Matrix], rate: float, slopes: Sequence[Matrix]) -> list[list[list[float]]]:
+def stepped(weights: Sequence[Matrix], rates: Sequence[float], slopes: Sequence[Matrix]) -> list[list[list[float]]]:
     return [
-        [[weight - rate * slope for weight, slope in zip(*rows, strict=True)] for rows in zip(*layers, strict=True)]
-        for layers in zip(weights, slopes, strict=True)
+        [
+            [weight - rate * slope for weight, slope in zip(*rows, strict=True)]
+            for rows in zip(matrix, down, strict=True)
+        ]
+        for matrix, rate, down in zip(weights, rates, slopes, strict=True)
     ]
 
 
-def write_by_gradient(weights: Sequence[Matrix], keys: Matrix, values: Matrix, rate: float) -> list[list[list[float]]]:
+def write_by_gradient(
+    weights: Sequence[Matrix], keys: Matrix, values: Matrix, rate: float, normalised: bool
+) -> list[list[list[float]]]:
     """A step down the squared error, by the chain rule, one head and one weight at a time."""
     slopes = [[[0.0] * len(row) for row in matrix] for matrix in weights]
     for key, value in zip(keys, values, strict=True):
@@ -176,11 +181,13 @@ def write_by_gradient(weights: Sequence[Matrix], keys: Matrix, values: Matrix, r
                 (1 - inputs[j] ** 2) * sum(errors[i] * below[i][j] for i in range(len(errors)))
                 for j in range(len(inputs))
             ]
-    return stepped(weights, rate, slopes)
+    mean = len(keys) * len(values[0])
+    rates = [rate * mean / 2 / reach for reach in reaches(weights, keys)] if normalised else [rate] * 3
+    return stepped(weights, rates, slopes)
 
 
 def write_to_targets(
-    weights: Sequence[Matrix], keys: Matrix, targets: Sequence[Sequence[Vector]], rate: float
+    weights: Sequence[Matrix], keys: Matrix, targets: Sequence[Sequence[Vector]], rate: float, normalised: bool
 ) -> list[list[list[float]]]:
     """The perceptron's rule in every layer; `targets` are of each head and, of these, of each layer."""
     slopes = [[[0.0] * len(row) for row in matrix] for matrix in weights]
@@ -192,4 +199,15 @@ def write_to_targets(
                 error = 2 * (answers[number][i] - wanted[number][i]) / (len(keys) * size)
                 for j, one in enumerate(inputs):
                     slopes[number][i][j] += error * one
-    return stepped(weights, rate, slopes)
+    means = [len(keys) * len(layer) for layer in targets[0]]
+    rates = [rate * mean / 2 / reach for mean, reach in zip(means, reaches(weights, keys), strict=True)]
+    return stepped(weights, rates if normalised else [rate] * 3, slopes)
+
+
+def reaches(weights: Sequence[Matrix], keys: Matrix) -> list[float]:
+    """Of every layer, 1 and the most that the inputs of a head have in common with those of all."""
+    layers = zip(*([key, *remembered(weights, key)[:2]] for key in keys), strict=True)
+    return [
+        1 + max(sum(abs(sum(a * b for a, b in zip(mine, its, strict=True))) for its in inputs) for mine in inputs)
+        for inputs in (list(layer) for layer in layers)
+    ]

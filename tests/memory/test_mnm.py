@@ -16,6 +16,7 @@ from tests.memory import neural_oracle as oracle
 
 INPUT, HIDDEN, WIDTH, UNITS, BATCH = 3, 6, 4, 5, 2
 RULES = pytest.mark.parametrize("rule", ["g", "p"])
+NORMALISED = pytest.mark.parametrize("normalised", [False, True])
 HEADS = pytest.mark.parametrize("heads", [1, 3])
 
 
@@ -43,7 +44,7 @@ def by_autograd(weights: Layers, keys: Tensor, values: Tensor, rates: Tensor) ->
 
 def by_hand(weights: Layers, keys: Tensor, values: Tensor, rates: Tensor) -> Layers:
     answers = activations(weights, keys)
-    return written(weights, keys, answers, gradient_errors(weights, answers, values), rates)
+    return written(weights, keys, answers, gradient_errors(weights, answers, values), Layers(rates, rates, rates))
 
 
 @HEADS
@@ -70,7 +71,7 @@ def test_local_targets_that_are_steps_down_the_gradient_write_what_gradients_do(
     answers = activations(weights, keys)
     gradients = gradient_errors(weights, answers, values)
     targets = Layers(*(one - gradient * one[0].numel() / 2 for one, gradient in zip(answers, gradients, strict=True)))
-    after = written(weights, keys, answers, local_errors(answers, targets), rates)
+    after = written(weights, keys, answers, local_errors(answers, targets), Layers(rates, rates, rates))
     for mine, its in zip(after, by_autograd(weights, keys, values, rates), strict=True):
         torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
     # Of the third layer, the target is the value.
@@ -84,19 +85,19 @@ def step_of_loops(core: MNM, said: list[float], state: dict[str, Any]) -> dict[s
     for_rate = next(parts)
     write_keys, write_values, read_keys = ([next(parts) for _ in range(core.heads)] for _ in range(3))
     score = sum(w * one for w, one in zip(core.rate.weight[0].tolist(), for_rate, strict=True)) + core.rate.bias.item()
-    rate = oracle.sigmoid(score) * min(1.0, WIDTH / UNITS)
+    rate = oracle.sigmoid(score) * (1.0 if core.normalised else min(1.0, WIDTH / UNITS))
     weights = [state[f"weights.{name}"] for name in Layers._fields]
     before = oracle.squared_error(weights, write_keys, write_values)
     for _ in range(core.inner_steps):
         if core.targets is None:
-            weights = oracle.write_by_gradient(weights, write_keys, write_values, rate)
+            weights = oracle.write_by_gradient(weights, write_keys, write_values, rate, core.normalised)
         else:
             matrix, bias = core.targets.weight.tolist(), core.targets.bias.tolist()
             targets = []
             for value in write_values:
                 flat = [a + b for a, b in zip(oracle.layer(matrix, value, squashed=False), bias, strict=True)]
                 targets.append([flat[:UNITS], flat[UNITS : 2 * UNITS], flat[2 * UNITS :]])
-            weights = oracle.write_to_targets(weights, write_keys, targets, rate)
+            weights = oracle.write_to_targets(weights, write_keys, targets, rate, core.normalised)
     answers = [oracle.remembered(weights, key)[2] for key in read_keys]
     return {
         **{f"weights.{name}": matrix for name, matrix in zip(Layers._fields, weights, strict=True)},
@@ -111,9 +112,10 @@ def step_of_loops(core: MNM, said: list[float], state: dict[str, Any]) -> dict[s
 
 @RULES
 @HEADS
+@NORMALISED
 @pytest.mark.parametrize("inner_steps", [1, 2])
-def test_a_step_equals_plain_loops(rule: Any, heads: int, inner_steps: int) -> None:
-    core = build(rule=rule, heads=heads, inner_steps=inner_steps)
+def test_a_step_equals_plain_loops(rule: Any, heads: int, normalised: bool, inner_steps: int) -> None:
+    core = build(rule=rule, heads=heads, normalised=normalised, inner_steps=inner_steps)
     nn.init.normal_(core.interface.weight, std=2.0)
     core = core.double()
     state = core.initial_state(BATCH)
@@ -132,8 +134,9 @@ def test_a_step_equals_plain_loops(rule: Any, heads: int, inner_steps: int) -> N
 
 
 @RULES
-def test_gradients_of_the_meta_loss_equal_finite_differences(rule: Any) -> None:
-    core = build(rule=rule, heads=2).double()
+@NORMALISED
+def test_gradients_of_the_meta_loss_equal_finite_differences(rule: Any, normalised: bool) -> None:
+    core = build(rule=rule, heads=2, normalised=normalised).double()
     inputs = torch.randn(3, BATCH, INPUT, dtype=torch.float64)
     names, parameters = zip(*core.named_parameters(), strict=True)
 
@@ -169,10 +172,14 @@ def test_a_loss_is_that_of_the_step_before_times_its_weight(rule: Any) -> None:
 
 
 @RULES
+@NORMALISED
 @pytest.mark.parametrize(("width", "units"), [(4, 3), (3, 8)])
-def test_a_thousand_writes_at_their_bounds_keep_weights_within_theirs(rule: Any, width: int, units: int) -> None:
+def test_a_thousand_writes_at_their_bounds_keep_weights_within_theirs(
+    rule: Any, normalised: bool, width: int, units: int
+) -> None:
     """Keys and values at 1 or -1, the rate at its largest: a rate of 1 diverges by gradient, with units to spare."""
-    core = build(width=width, units=units, rule=rule, heads=2, inner_steps=2, controller=LSTM)
+    sizes: dict[str, Any] = {"width": width, "units": units, "heads": 2, "inner_steps": 2, "controller": LSTM}
+    core = build(rule=rule, normalised=normalised, **sizes)
     nn.init.normal_(core.interface.weight, std=1e3)
     nn.init.constant_(core.rate.bias, 1e3)
     state = core.initial_state(50)
@@ -187,12 +194,28 @@ def test_a_thousand_writes_at_their_bounds_keep_weights_within_theirs(rule: Any,
                 assert all(tensor.isfinite().all() for tensor in named_tensors(state).values())
                 reach = max(1.0, targets)
                 assert (torch.linalg.matrix_norm(state.weights.third, ord=2) <= norm + 2 * 2 * step * reach).all()
-    if units > width and rule == "g":
+    if units > width and rule == "g" and not normalised:
         core.largest_rate, state = 1.0, core.initial_state(50)
         with torch.no_grad():
             for _ in range(1_000):
                 _, state = core(torch.randn(50, INPUT), state)
         assert not state.weights.third.isfinite().all()
+
+
+@HEADS
+def test_a_normalised_step_at_the_largest_rate_goes_nearly_all_the_way_and_never_beyond(heads: int) -> None:
+    """Of a single head and long inputs, the 1 in its denominator is all that it lacks; of several it is less."""
+    core = build(width=60, units=80, heads=heads, normalised=True)
+    with torch.no_grad():
+        keys = torch.randn(BATCH, heads, 60).sign()
+        answers = activations(core.initial_state(BATCH).weights, keys)
+        errors = local_errors(answers, Layers(*(torch.zeros_like(one) for one in answers)))
+        steps = core._steps(torch.ones(BATCH, 1, 1), keys, answers)
+        after = written(core.initial_state(BATCH).weights, keys, answers, errors, steps)
+        # Of the third layer alone, that what it is given stays as it was.
+        left = answers.second.bmm(after.third.mT)
+    shares = left.norm(dim=2) / answers.third.norm(dim=2)
+    assert (shares < (0.1 if heads == 1 else 0.95)).all() and (heads > 1 or (shares > 0).all())
 
 
 @RULES
