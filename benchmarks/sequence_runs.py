@@ -112,48 +112,43 @@ def add_run(report: Report, run: Run, measure: Measure) -> None:
     course = Course(run)
     with Saver(folder, keep=1, warn=print) as saver:
         course.resume(folder)
-        for step in course.rows():
-            report(step, course.summary)
-            if course.seconds - course.saved_seconds >= SECONDS_PER_SAVE:
+        saved = course.seconds
+        for step, words in course.rows():
+            report(step, words)
+            if course.seconds - saved >= SECONDS_PER_SAVE:
                 saver.save(course.state_dict(), step)
+                saved = course.seconds
     results.add(run.options.out, course.all_rows(measure))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class Course:
-    """A run under way, with the rows of its curve so far: all of it can be saved.
-
-    Attributes:
-        summary: the last row in words.
-        saved_seconds: how long the run had gone when it was last saved.
-    """
+    """A run under way, with the rows of its curve so far: all of it can be saved, wherever a row was yielded."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._loop = make_sequence_loop(run.config)
-        self._averages, self._correct = Averages(), 0.0
+        self._correct = 0.0
         self._measurements: list[tuple[int, str, float, float]] = []
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._identity = {"commit": run.blank.commit, "config": run.config.model_dump_json()}
-        self.summary, self.saved_seconds = "", 0.0
 
     @property
     def seconds(self) -> float:
         """Time that the run has taken, with its parts before it was cut off."""
         return self._seconds_before + time.perf_counter() - self._began
 
-    def rows(self) -> Iterator[int]:
-        """Train on to the end; yields the step of every row."""
-        loop, config = self._loop, self._run.config
+    def rows(self) -> Iterator[tuple[int, str]]:
+        """Train on to the end; yields the step of every row, and the row in words."""
+        loop, config, averages = self._loop, self._run.config, Averages()
         for step in loop.run(config.steps):
             (metrics,) = step.metrics
-            self._averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
+            averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
             self._correct += metrics["charts/correct_sequences"]
             if loop.step % self._run.options.steps_per_row == 0 or loop.step == config.steps:
-                means = self._averages.flush()
+                means = averages.flush()
                 self._measure({**means, "correct_predictions": self._correct})
-                self.summary = ", ".join(f"{name.replace('_', ' ')} {mean:.4g}" for name, mean in means.items())
-                yield loop.step
+                yield loop.step, ", ".join(f"{name.replace('_', ' ')} {mean:.4g}" for name, mean in means.items())
 
     def all_rows(self, measure: Measure) -> list[Row]:
         """The rows of the curve, and those of the end."""
@@ -181,16 +176,14 @@ class Course:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while the run goes, and what it is a run of."""
-        self.saved_seconds = self.seconds
         return {
             "identity": self._identity,
             "model": self._loop.agent.state_dict(),
             "loop": self._loop.state_dict(),
             "torch_rng": torch.get_rng_state(),
-            "averages": self._averages.state_dict(),
             "correct": self._correct,
             "measurements": [list(measurement) for measurement in self._measurements],
-            "seconds": self.saved_seconds,
+            "seconds": self.seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -198,10 +191,9 @@ class Course:
         self._loop.load_state_dict(state["loop"])
         self._loop.agent.load_state_dict(state["model"])
         torch.set_rng_state(state["torch_rng"])
-        self._averages.load_state_dict(state["averages"])
         self._correct = state["correct"]
         self._measurements = [(steps, name, value, seconds) for steps, name, value, seconds in state["measurements"]]
-        self._seconds_before = self.saved_seconds = state["seconds"]
+        self._seconds_before = state["seconds"]
         self._began = time.perf_counter()
 
     def _measure(self, values: Mapping[str, float]) -> None:

@@ -99,8 +99,7 @@ def reaches(keys: Tensor, answers: Layers) -> Layers:
     their sizes bounds the largest eigenvalue of their matrix, so that no step goes beyond its targets. The 1 keeps
     inputs near 0 from writing without bound. Of a single head this is normalised least mean squares.
     """
-    inputs = (keys, answers.first, answers.second)
-    return Layers(*(1 + given.bmm(given.mT).abs().sum(-1).amax(-1)[:, None, None] for given in inputs))
+    return Layers(*(1 + given.bmm(given.mT).abs().sum(-1).amax(-1)[:, None, None] for given in _inputs(keys, answers)))
 
 
 def written(weights: Layers, keys: Tensor, answers: Layers, errors: Layers, rates: Layers) -> Layers:
@@ -113,11 +112,10 @@ def written(weights: Layers, keys: Tensor, answers: Layers, errors: Layers, rate
         errors: of every layer.
         rates: how far to step, `[batch, 1, 1]` of every layer.
     """
-    inputs = (keys, answers.first, answers.second)
     return Layers(
         *(
             torch.baddbmm(weight, (rate * error).mT, given, alpha=-1)
-            for weight, error, given, rate in zip(weights, errors, inputs, rates, strict=True)
+            for weight, error, given, rate in zip(weights, errors, _inputs(keys, answers), rates, strict=True)
         )
     )
 
@@ -265,3 +263,8 @@ class MNM(RecurrentCore[MNMState]):
 def _error(answers: Tensor, values: Tensor) -> Tensor:
     """Mean squared error over heads and width, `[batch]`."""
     return (answers - values).square().mean((1, 2))
+
+
+def _inputs(keys: Tensor, answers: Layers) -> Layers:
+    """What every layer was given to answer."""
+    return Layers(keys, answers.first, answers.second)

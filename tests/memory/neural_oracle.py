@@ -181,9 +181,8 @@ def write_by_gradient(
                 (1 - inputs[j] ** 2) * sum(errors[i] * below[i][j] for i in range(len(errors)))
                 for j in range(len(inputs))
             ]
-    mean = len(keys) * len(values[0])
-    rates = [rate * mean / 2 / reach for reach in reaches(weights, keys)] if normalised else [rate] * 3
-    return stepped(weights, rates, slopes)
+    means = [len(keys) * len(values[0])] * 3
+    return stepped(weights, rates_of_layers(weights, keys, rate, means) if normalised else [rate] * 3, slopes)
 
 
 def write_to_targets(
@@ -200,14 +199,14 @@ def write_to_targets(
                 for j, one in enumerate(inputs):
                     slopes[number][i][j] += error * one
     means = [len(keys) * len(layer) for layer in targets[0]]
-    rates = [rate * mean / 2 / reach for mean, reach in zip(means, reaches(weights, keys), strict=True)]
-    return stepped(weights, rates if normalised else [rate] * 3, slopes)
+    return stepped(weights, rates_of_layers(weights, keys, rate, means) if normalised else [rate] * 3, slopes)
 
 
-def reaches(weights: Sequence[Matrix], keys: Matrix) -> list[float]:
-    """Of every layer, 1 and the most that the inputs of a head have in common with those of all."""
+def rates_of_layers(weights: Sequence[Matrix], keys: Matrix, rate: float, means: Sequence[int]) -> list[float]:
+    """Normalised by 1 and the most that the inputs of a head share with those of all; `means` are over so many."""
     layers = zip(*([key, *remembered(weights, key)[:2]] for key in keys), strict=True)
-    return [
+    reaches = [
         1 + max(sum(abs(sum(a * b for a, b in zip(mine, its, strict=True))) for its in inputs) for mine in inputs)
         for inputs in (list(layer) for layer in layers)
     ]
+    return [rate * mean / 2 / reach for mean, reach in zip(means, reaches, strict=True)]
