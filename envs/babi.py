@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from envs.babi_stories import TASKS, WORDS, Stories, load_stories, with_thinking
+from envs.babi_stories import ALIKE, TASKS, WORDS, Stories, load_stories, with_thinking
 from envs.sequence_task import Sequences, SequenceTask
 
 _BAND = 1.25
@@ -36,6 +36,9 @@ class BabiConfig(pydantic.BaseModel):
     """Steps between a question and its answer, in which a model may go on reading its memory."""
     curriculum: int = pydantic.Field(default=0, ge=0)
     """Batches until the next task, in the order of `tasks`, joins those that are trained on; 0: all from the start."""
+    renaming: bool = False
+    """Let people, places, things and animals change places at random in every story that is drawn, where the task draws
+    them all alike: stories cannot be learned by heart. What is tested on is left as it is."""
     longest_story: int = pydantic.Field(default=800, ge=1)
     """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
@@ -97,7 +100,7 @@ class Babi(SequenceTask):
         self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
         # Of a task whose stories are all too long, none could be drawn until the next one joins.
         self._tasks = [number for number in config.tasks if number in self.task_numbers]
-        self._curriculum, self._drawn = config.curriculum, 0
+        self._renaming, self._curriculum, self._drawn = config.renaming, config.curriculum, 0
         self._order = self._rest = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -111,7 +114,8 @@ class Babi(SequenceTask):
             self._order = np.concatenate([self._order, self._batches(batch)])
         chosen, self._order = self._order[:batch], self._order[batch:]
         self._drawn += 1
-        return self.take(chosen)
+        sequences = self.take(chosen)
+        return self._renamed(sequences, self.task_numbers[chosen]) if self._renaming else sequences
 
     def take(self, numbers: np.ndarray) -> Sequences:
         """Stories by their number in order of length, the shortest 0, the same ones every time."""
@@ -130,6 +134,15 @@ class Babi(SequenceTask):
         super().load_state_dict(state)
         self._drawn = state["drawn"]
         self._order, self._rest = state["order"].copy(), state["rest"].copy()
+
+    def _renamed(self, sequences: Sequences, tasks: np.ndarray) -> Sequences:
+        """The same stories `[time, batch]`, in each of which words that are alike have changed places."""
+        words = np.tile(np.arange(len(WORDS)), (len(tasks), 1))
+        for renamed, task in zip(words, tasks, strict=True):
+            for alike in ALIKE.get(task, ()):
+                renamed[alike] = self.rng.permutation(alike)
+        columns = np.arange(len(tasks))
+        return sequences._replace(inputs=words[columns, sequences.inputs], targets=words[columns, sequences.targets])
 
     def _batches(self, batch: int) -> np.ndarray:
         """Those that were left and then all stories once, as batches of a band each in a random order `[n * batch]`.
