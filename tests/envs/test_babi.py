@@ -7,6 +7,7 @@ import os
 import tarfile
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from pydantic import ValidationError
 
 import envs
 from envs.babi import Babi, BabiConfig, make_babi
-from envs.babi_stories import SIZES, TASKS, WORDS, Stories, decode, encode, load_stories, parse
+from envs.babi_stories import ALIKE, SIZES, TASKS, WORDS, Stories, decode, encode, load_stories, parse
 from envs.mnist import DATA_VARIABLE
+from envs.sequence_task import Sequences
 from tests.envs.babi_data import TRAIN, write
 
 HAS_DATA = (Path(os.environ.get(DATA_VARIABLE, "")) / "babi").is_dir()
@@ -279,6 +281,88 @@ def test_tasks_that_are_none_are_refused(tasks: tuple[int, ...]) -> None:
 def test_titles() -> None:
     assert BabiConfig().title == "bAbI 10k" and BabiConfig(size="1k", tasks=(2,)).title == "bAbI 1k task 2"
     assert BabiConfig(tasks=(1, 2)).title == "bAbI 10k tasks 1 2"
+
+
+ANIMALS = "wolves are afraid of mice. sheep are afraid of wolves. emily is a wolf. what is emily afraid of?"
+
+
+def renamed_and_plain(text: str, due: str, task: int, draws: int) -> Iterator[tuple[Sequences, Sequences]]:
+    """The same draws with and without exchange of names, of four copies of a story a batch."""
+    stories = parse(f"1 {text}\t{due}\n" * 4, task, "a test")
+    configs = [BabiConfig(tasks=(task,), renaming=renaming) for renaming in (True, False)]
+    renamed, plain = (Babi(config, stories, np.random.default_rng(0)) for config in configs)
+    return ((renamed.draw(4), plain.draw(4)) for _ in range(draws))
+
+
+@pytest.mark.parametrize(
+    ("text", "due", "task", "alike"),
+    [
+        (ANIMALS, "mouse", 15, ["emily gertrude jessica winona", "cat mouse wolf", "cats mice wolves"]),
+        (
+            "bill is either in the park or the school. is bill in the park?",
+            "maybe",
+            10,
+            ["bill fred julie mary", "bedroom cinema kitchen office park school"],
+        ),
+        (
+            "john moved to the office. after that he moved to the garden. sandra moved to the hallway. where is john?",
+            "garden",
+            11,
+            ["daniel john", "mary sandra", "bathroom bedroom garden hallway kitchen office"],
+        ),
+        ("the triangle is above the pink rectangle. is the triangle below the pink rectangle?", "no", 17, []),
+    ],
+)
+def test_renamed_stories_are_the_same_with_other_names(text: str, due: str, task: int, alike: list[str]) -> None:
+    """Every word stands for one other of its kind all over a story, its answer too; all come about equally often."""
+    groups = [set(group.split()) for group in alike]
+    seen = Counter[tuple[str, str]]()
+    for renamed, plain in renamed_and_plain(text, due, task, 60):
+        np.testing.assert_array_equal(renamed.mask, plain.mask)
+        for column in range(4):
+            new, old = (
+                [WORDS[word] for word in (*batch.inputs[:, column], *batch.targets[:, column])]
+                for batch in (renamed, plain)
+            )
+            names = dict(zip(old, new, strict=True))
+            assert [names[word] for word in old] == new and len(set(names.values())) == len(names)
+            for word, name in names.items():
+                assert name == word or any({word, name} <= group for group in groups)
+            if task == 15:
+                assert (names["wolves"], names["wolf"]) in {("wolves", "wolf"), ("mice", "mouse"), ("cats", "cat")}
+            seen.update(names.items())
+    for group in groups:
+        for word in group & {word for word, _ in seen}:
+            for name in group:
+                assert 0.5 < seen[word, name] * len(group) / 240 < 1.6, f"{word} became {name}"
+
+
+def test_stories_keep_their_names_where_they_are_tested_on(data: Path) -> None:
+    plain, renamed = (make_babi(BabiConfig(tasks=ALL, renaming=each), np.random.default_rng(0)) for each in (0, 1))
+    for one, other in zip(plain.take(np.arange(4)), renamed.take(np.arange(4)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(not HAS_DATA, reason="the data are not at hand")
+def test_what_is_renamed_is_alike_in_the_true_data() -> None:
+    """Words that change places are as frequent as one another, and have the same neighbours, but for chance."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for task, groups in ALIKE.items():
+            words = load_stories("10k", (task,), "train").words
+            kinds = np.arange(len(WORDS))
+            for number, group in enumerate(groups):
+                kinds[group] = -1 - number
+            for word_forms in (group.T for group in groups):
+                for words_alike in word_forms:
+                    places = [np.flatnonzero(words == word) for word in words_alike]
+                    counts = [len(each) for each in places]
+                    assert max(counts) <= 1.1 * min(counts), task
+                    for step in (-1, 1):
+                        beside = [Counter(kinds[words[(each + step) % len(words)]].tolist()) for each in places]
+                        for kind in set().union(*beside):
+                            shares = [each[kind] / count for each, count in zip(beside, counts, strict=True)]
+                            assert max(shares) - min(shares) < 0.07, task
 
 
 @pytest.mark.skipif(not HAS_DATA, reason="the data are not at hand")
