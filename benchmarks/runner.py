@@ -65,7 +65,7 @@ class CommonOptions(BaseModel):
     threads: int = Field(default=1, ge=1)
     """Processor threads of a run for tensors."""
     override: tuple[str, ...] = ()
-    """Changes to every preset, such as agent.learning_rate=1e-4 agent.n_step=50; they need a name, --variant."""
+    """Changes to every preset, such as agent.learning_rate=1e-4 "env.tasks=1 2"; they need a name, --variant."""
     variant: str = ""
     """What the variant column says of the runs; empty for the presets as they are."""
     out: Path
@@ -196,7 +196,8 @@ def prepare(
         name, equals, value = change.partition("=")
         if not equals:
             raise UsageError(f"--override takes NAME=VALUE, such as agent.learning_rate=1e-4, not {change!r}")
-        arguments += [f"--{name}", value]
+        # A list of numbers, such as env.tasks="1 2", is several arguments.
+        arguments += [f"--{name}", *(value.split() or [value])]
     for preset in presets:
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
