@@ -12,14 +12,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import guarded, parse_overrides
 
 VARIANTS = {"nec_frozen": "frozen-encoder"}
 """What the presets that are no published setting differ in."""
 
 
-class AtariOptions(Options):
+class AtariOptions(ReturnOptions):
     """Games, agents and seeds to run."""
 
     games: tuple[str, ...] = ("pong", "qbert", "ms_pacman")

@@ -11,11 +11,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import guarded, parse_overrides
 
 
-class GridWorldOptions(Options):
+class GridWorldOptions(ReturnOptions):
     """Worlds, agents and seeds to run."""
 
     ids: tuple[str, ...] = ("MiniGrid-Empty-8x8-v0",)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import UsageError, guarded, parse_overrides
 
 COMPILED = ("--agent.compiled", "4")
@@ -28,7 +29,7 @@ CORES: dict[str, tuple[str, ...]] = {
 """Name: overrides of the preset. `none` is a policy without a memory."""
 
 
-class MazeOptions(Options):
+class MazeOptions(ReturnOptions):
     """What is compared."""
 
     cores: tuple[str, ...] = tuple(CORES)

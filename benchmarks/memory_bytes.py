@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import guarded, parse_overrides
 
 FROZEN = ("--agent.credit", "frozen", "--agent.drift_penalty", "0", "--agent.freshening", "none")
 
 
-class MemoryBytesOptions(Options):
+class MemoryBytesOptions(ReturnOptions):
     """Games and seeds to run."""
 
     games: tuple[str, ...] = (

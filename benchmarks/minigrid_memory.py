@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.hidden_goal_maze import MazeOptions, presets
-from benchmarks.runner import benchmark
+from benchmarks.return_runs import benchmark
 from training.command_line import guarded, parse_overrides
 
 

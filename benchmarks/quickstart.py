@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import guarded, parse_overrides
 
 
 def main() -> None:
     out = Path("docs/results/quickstart.csv")
-    default = Options(steps=0, steps_per_row=10_000, eval_games=0, jobs=1, threads=2, out=out)
+    default = ReturnOptions(steps=0, steps_per_row=10_000, eval_games=0, jobs=1, threads=2, out=out)
     options = parse_overrides(default, sys.argv[1:], "benchmarks.quickstart", __doc__)
     benchmark(options, [Preset("quickstart")])
 

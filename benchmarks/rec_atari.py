@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.rec_grid_world import RecOptions, presets
-from benchmarks.runner import benchmark
+from benchmarks.return_runs import benchmark
 from training.command_line import guarded, parse_overrides
 
 

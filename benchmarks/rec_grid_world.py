@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.runner import Options, Preset, benchmark
+from benchmarks.return_runs import ReturnOptions, benchmark
+from benchmarks.runner import Preset
 from training.command_line import UsageError, guarded, parse_overrides
 
 NETWORK = ("--agent.architecture", "nature")
@@ -57,7 +58,7 @@ WORLDS = {"MiniGrid-SimpleCrossingS9N1-v0": 4, "MiniGrid-LavaGapS5-v0": 8}
 """Name: pixels along a cell's side, that convolutions can take the whole."""
 
 
-class RecOptions(Options):
+class RecOptions(ReturnOptions):
     """What is compared."""
 
     variants: tuple[str, ...] = tuple(VARIANTS)

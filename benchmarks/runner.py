@@ -1,56 +1,22 @@
-"""Training runs as rows of a table: what the benchmarks of returns share.
-
-A run is a preset with its overrides and a seed. It leaves a curve (`return`: the mean unclipped return of the training
-episodes that ended since the row before; means of what the agent reported of its memory since then: `exact_hit_rate`,
-`known_state_rate`, `megabytes`, `observation_bytes` and the instruments of `memory/episodic/staleness.py`) and, at its
-end,
-
-    return_last_20      mean return of its last 20 training episodes
-    return_over_run     mean return of all its training episodes, as Dopamine's iterations are reported
-    eval_return         mean return of whole games played with the trained agent, exploration at 0.001
-    steps_per_second    while training, beside whatever else the machine was doing
-    peak_megabytes      most memory its process held
-"""
+"""What benchmarks share: options, runs as presets with overrides and a seed, and which of them are to be done."""
 
 from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents import Agent
-from assembly import RunConfig, make_agent, make_world
+from assembly import RunConfig
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.workers import Job, Report, work
+from benchmarks.workers import Job, work
 from train import PRESETS
 from training.command_line import UsageError, load_preset, parse_overrides
-from training.evaluation import play_games
-from training.loop import TrainingLoop
-from training.seeding import EpisodeSeeds, generators
-from training.tally import RECENT_EPISODES, Averages
-
-EVALUATION_EPSILON = 0.001
-CURVES = {
-    "charts/hits": "hits",
-    "charts/oracle_share": "oracle_share",
-    **{f"memory/{name}": name for name in ("exact_hit_rate", "known_state_rate", "megabytes", "observation_bytes")},
-    **{f"staleness/{name}": name for name in ("neighbour_recall", "kernel_shift", "value_shift")},
-    **{
-        f"staleness/{name}{quarter}": f"{name}{quarter}"
-        for name in ("key_drift", "key_age", "error_ratio")
-        for quarter in ("", *(f"_quarter_{number}" for number in (1, 2, 3, 4)))
-    },
-}
-"""Tags whose means are rows of a curve, and what they are called there."""
 
 
 class CommonOptions(BaseModel):
@@ -74,21 +40,6 @@ class CommonOptions(BaseModel):
     """One word for the machine."""
 
 
-class Options(CommonOptions):
-    """What the benchmarks of returns have in common."""
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the runs; all worlds and agents of a seed come before the next seed."""
-    steps: int = Field(default=250_000, ge=0)
-    """Agent steps of a run, on Atari four frames each; 0 takes the preset's."""
-    steps_per_row: int = Field(default=25_000, ge=1)
-    """Agent steps between two rows of a curve."""
-    eval_games: int = Field(default=10, ge=0)
-    """Whole games played at the end of a run; 0 leaves the evaluation out."""
-    jobs: int = Field(default=2, ge=1)
-    """Runs at a time, each in a process of its own."""
-
-
 @dataclass(frozen=True)
 class Preset:
     """A preset by name and what makes it one world of a benchmark, as in the arguments of `train.py`."""
@@ -97,78 +48,6 @@ class Preset:
     arguments: tuple[str, ...] = ()
     variant: str = ""
     """What the variant column says of it, unless it is a published setting."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a worker must know."""
-
-    config: RunConfig
-    blank: Row
-    """A row of the run, but for what is measured."""
-    steps_per_row: int
-    eval_games: int
-    out: Path
-
-
-def benchmark(options: Options, presets: Sequence[Preset]) -> None:
-    """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed."""
-    runs = [
-        Run(config, blank, options.steps_per_row, options.eval_games, options.out)
-        for seed in options.seeds
-        for config, blank in prepare(options, presets, seed, options.steps)
-    ]
-    do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, __name__)
-
-
-def record(report: Report, run: Run) -> None:
-    """Do one run and add its rows to the table."""
-    torch.set_num_threads(run.config.threads)
-    results.add(run.out, run_rows(run, report))
-
-
-def run_rows(run: Run, report: Report) -> list[Row]:
-    """Train, evaluate, and return all rows of the run."""
-    config, rows, returns, averages = run.config, list[Row](), list[float](), Averages()
-    started = time.perf_counter()
-
-    def measured(metrics: dict[str, float]) -> list[Row]:
-        seconds = time.perf_counter() - started
-        return [replace(run.blank, steps=step, metric=name, value=metrics[name], seconds=seconds) for name in metrics]
-
-    world = make_world(config)
-    agent = make_agent(config, world)
-    next_row = run.steps_per_row
-    for one in TrainingLoop(world, agent, EpisodeSeeds(config.seed)).run(config.steps):
-        step = one.step
-        for episode in one.episodes:
-            returns.append(episode.episode_return)
-            averages.add({"return": episode.episode_return})
-        for metrics in one.metrics:
-            averages.add({name: metrics[tag] for tag, name in CURVES.items() if tag in metrics})
-        if step >= next_row or step >= config.steps:
-            rows += measured(averages.flush())
-            next_row += run.steps_per_row
-        report(step, f"return {np.mean(returns[-RECENT_EPISODES:]):,.5g}" if returns else "")
-    world.close()
-
-    last: dict[str, float] = {"steps_per_second": step / (time.perf_counter() - started)}
-    if returns:
-        last[f"return_last_{RECENT_EPISODES}"] = float(np.mean(returns[-RECENT_EPISODES:]))
-        last["return_over_run"] = float(np.mean(returns))
-    if run.eval_games:
-        last["eval_return"] = evaluate(config, agent, run.eval_games)
-    last["peak_megabytes"] = peak_megabytes()
-    return rows + measured(last)
-
-
-def evaluate(config: RunConfig, agent: Agent, games: int) -> float:
-    """Mean return of whole games, begun by seeds of their own."""
-    seeds = generators(config.seed, "evaluation")["evaluation"].integers(1, 2**31, games)
-    world = make_world(config, num_envs=games)
-    episodes = play_games(agent, world, seeds, EVALUATION_EPSILON)
-    world.close()
-    return float(np.mean([episode.episode_return for episode in episodes]))
 
 
 def peak_megabytes() -> float:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import copy_task, results, sequence_runs
+from benchmarks import copy_task, course, results, sequence_runs
 from benchmarks.workers import Job
+from tests.benchmarks.cut_off import cut_off_at
 from tests.programs import complaint, run
 
 SMALL = ("env.bits=2", "env.max_length=2", "agent.hidden=4")
@@ -37,28 +38,11 @@ def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypa
         assert last["wrong_bits_length_2"] <= 4 and 20 < last["wrong_bits_length_40"] < 60
 
 
-def cut_off_at(rows: int) -> Callable[..., None]:
-    """Does jobs, each until so many rows are reported."""
-
-    def do(jobs: Sequence[Job], *_: object) -> None:
-        for job in jobs:
-            reports: list[int] = []
-
-            def report(steps: int, words: str, reports: list[int] = reports) -> None:
-                reports.append(steps)
-                if len(reports) > rows:
-                    raise KeyboardInterrupt
-
-            job.function(report, *job.arguments)
-
-    return do
-
-
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_run_that_is_cut_off_goes_on_unless_it_is_another(
     changed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sequence_runs, "SECONDS_PER_SAVE", 0.0)
+    monkeypatch.setattr(course, "SECONDS_PER_SAVE", 0.0)
 
     def rows(folder: str, rows: int, rate: float = 1e-3) -> list[results.Row]:
         monkeypatch.setattr(sequence_runs, "do_missing", cut_off_at(rows))

@@ -1,13 +1,15 @@
 """Whole benchmarks, on a grid world: tiny runs in processes of their own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from assembly import make_agent, make_world
-from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, throughput
+from benchmarks import atari, course, grid_world, quickstart, rec_grid_world, results, return_runs, throughput
 from benchmarks.runner import CommonOptions, Preset, prepare
+from tests.benchmarks.cut_off import cut_off_at
 from tests.programs import complaint, run
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
@@ -69,6 +71,30 @@ def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path
     )
 
 
+@pytest.mark.parametrize("agent", ["mfec", "nec"])
+def test_a_run_that_is_cut_off_comes_to_what_it_would_have_come_to(agent, tmp_path, monkeypatch):
+    """Cut off between two rows, and in the middle of an episode."""
+    monkeypatch.setattr(course, "SECONDS_PER_SAVE", 0.1)
+
+    def rows(folder: str, reports: int) -> list[results.Row]:
+        monkeypatch.setattr(return_runs, "do_missing", cut_off_at(reports))
+        out, unfinished = tmp_path / folder / "grid_world.csv", tmp_path / folder / "unfinished"
+        small = ("--num_envs", 2, "--steps", 800, "--steps_per_row", 160, "--eval_games", 1)
+        run(grid_world.main, "--agents", agent, "--seeds", 3, *small, "--out", out, "--unfinished", unfinished)
+        assert not list(unfinished.iterdir())
+        return results.read(out)
+
+    whole = rows("whole", 400)
+    with pytest.raises(KeyboardInterrupt):
+        rows("parts", 290)
+    parts = rows("parts", 399)  # It would stop at the last step, had it begun anew.
+    assert {row.metric for row in whole} >= {"return", "exact_hit_rate", "eval_return", "return_over_run"}
+    assert [row.seconds for row in parts] == sorted(row.seconds for row in parts), "time goes on, too"
+    for mine, its in zip(parts, whole, strict=True):
+        if mine.metric not in {"steps_per_second", "peak_megabytes"}:
+            assert replace(mine, seconds=0.0) == replace(its, seconds=0.0)
+
+
 def test_presets_become_agents_and_variants_with_their_overrides():
     options = CommonOptions(out=Path("x.csv"), override=("agent.n_step=20",), variant="short", num_envs=2, machine="m")
     presets = [
@@ -81,6 +107,12 @@ def test_presets_become_agents_and_variants_with_their_overrides():
     assert blank.run() == ("x", "qbert", "nec", "short", 7)
     assert frozen_blank.run() == ("x", "pong", "nec", "frozen-encoder+short", 7)
     assert blank.machine == "m"
+
+
+def test_an_override_may_be_a_list():
+    change = {"override": ("env.tasks=1 20", "env.size=1k"), "variant": "two"}
+    ((config, blank),) = prepare(CommonOptions(out=Path("x.csv"), **change), [Preset("babi_lstm")], 0, 0)
+    assert (config.env.tasks, config.env.size, blank.world) == ((1, 20), "1k", "bAbI 1k tasks 1 20")
 
 
 @pytest.mark.parametrize(
