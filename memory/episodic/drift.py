@@ -16,6 +16,8 @@ from torch.nn import functional
 
 Geometry = Literal["cosine", "euclidean"]
 """What a kernel tells keys apart by."""
+_LEAST_SPREAD = 0.01
+"""Of keys, as a share of their length."""
 
 
 def drift(keys: Tensor, before: Tensor, geometry: Geometry) -> Tensor:
@@ -23,10 +25,15 @@ def drift(keys: Tensor, before: Tensor, geometry: Geometry) -> Tensor:
 
     mean(1 - cos(f, g))                                 for kernels that compare directions
     mean(|f - g|^2) / mean(|g - mean(g)|^2)             for kernels of Euclidean distance
+
+    Keys that differ by less than a hundredth of their length tell nothing of the spread: a game begins with many
+    observations that are the same, and by their spread of nothing the penalty would drown every other gradient. A
+    hundredth of their length stands for it.
     """
     if geometry == "cosine":
         return (1.0 - functional.cosine_similarity(keys, before, dim=1)).mean()
-    return (keys - before).square().mean() / before.var(dim=0, unbiased=False).mean().clamp_min(1e-12)
+    spread = before.var(dim=0, unbiased=False).mean().maximum(_LEAST_SPREAD**2 * before.square().mean())
+    return (keys - before).square().mean() / spread.clamp_min(1e-12)
 
 
 class RunningMean(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from memory.episodic.credit import Approximate, Exact
-from memory.episodic.drift import Anchor, DriftPenalty, RunningMean
+from memory.episodic.drift import Anchor, DriftPenalty, RunningMean, drift
 from memory.episodic.reinstatement import Raw
 
 
@@ -189,3 +189,14 @@ def test_an_anchor_without_weight_asks_for_nothing():
     assert Anchor(0.0).penalty(keys, keys, keys) is None
     with pytest.raises(ValueError, match="at least 0"):
         Anchor(-1.0)
+
+
+def test_a_batch_of_one_observation_drowns_nothing():
+    """Nothing is spread in it: a tenth of the keys' length is then a drift of a hundred, and not of a million."""
+    keys = 1.1 * torch.tensor([[3.0, 4.0]] * 6)
+    before = keys / 1.1
+    assert drift(keys, before, "euclidean").item() == pytest.approx(0.1**2 / 0.01**2, rel=1e-4)
+    before = before + 0.5 * torch.randn(6, 2)
+    expected = (keys - before).square().sum(1).mean() / (before - before.mean(0)).square().sum(1).mean()
+    assert drift(keys, before, "euclidean").item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.isfinite(drift(torch.ones(3, 2), torch.zeros(3, 2), "euclidean"))
