@@ -85,6 +85,8 @@ class RunConfig(BaseModel):
                 f"{self.agent.name} cannot be trained on {self.env.name}: sequence models are for sequence tasks, and "
                 "agents for worlds"
             )
+        if getattr(self.env, "split", "train") == "test":
+            raise ValueError("env.split is test: a run would learn what it is to be tested on; it must be train")
         return self
 
 

@@ -188,11 +188,12 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
         )
     else:
         recent = result["return_last_episodes"]
-        score = "no finished episode" if recent is None else f"{recent:,.6g}"
-        summary = (
-            f"mean return of the last {len(tally.recent)} episodes {score} (random play "
-            f"{result['random_score']:,.6g}) after {result['frames']:,} frames"
+        score = (
+            f"mean return of the last {len(tally.recent)} episodes {recent:,.6g}"
+            if tally.recent
+            else "no episode ended"
         )
+        summary = f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames"
     print(
         f"{config.agent.name.upper()} on {config.env.title}: {summary} in {tally.seconds:.0f} s. "
         f"Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"

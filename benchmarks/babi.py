@@ -63,14 +63,11 @@ def test_errors(model: SequenceModel, run: Run) -> dict[str, float]:
     assert isinstance(config, BabiConfig)
     task = _task(config.model_copy(update={"split": "test"}))
     wrong, answers = np.zeros(21), np.zeros(21)
-    # Batches of the size that was trained with: a compiled step is compiled for that. The last begins anew.
-    batch = run.config.num_envs
-    for start in range(0, len(task), batch):
-        numbers = np.arange(start, start + batch) % len(task)
+    stories = np.arange(len(task))
+    for numbers in np.split(stories, stories[:: run.config.num_envs][1:]):
         scores = model.score(*task.take(numbers))
-        new = slice(len(task) - start)
-        np.add.at(wrong, task.task_numbers[numbers][new], scores["wrong_answers"][new])
-        np.add.at(answers, task.task_numbers[numbers][new], scores["answers"][new])
+        np.add.at(wrong, task.task_numbers[numbers], scores["wrong_answers"])
+        np.add.at(answers, task.task_numbers[numbers], scores["answers"])
     errors = {number: float(100 * wrong[number] / answers[number]) for number in sorted(config.tasks)}
     return {
         **{f"error_percent_task_{number}": error for number, error in errors.items()},

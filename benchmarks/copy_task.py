@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 import envs
 from agents.sequence_model import SequenceModel
@@ -36,7 +36,7 @@ class CopyOptions(SequenceOptions):
 
     presets: tuple[str, ...] = ("copy_dnc", "copy_ntm", "copy_gru")
     """Presets of sequence models, by name."""
-    lengths: tuple[int, ...] = (20, 40, 100)
+    lengths: tuple[PositiveInt, ...] = (20, 40, 100)
     """Lengths of what is copied at the end."""
     sequences: int = Field(default=256, ge=1)
     """Sequences of each of these lengths."""

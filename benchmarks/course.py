@@ -20,6 +20,7 @@ from benchmarks.results import Row
 from benchmarks.runner import CommonOptions, name_of
 from benchmarks.workers import Report
 from training.checkpoint import CheckpointError, load
+from training.files import LOCK, locked
 from training.loop import TrainingLoop
 from training.saver import Saver
 from training.sequence_loop import SequenceLoop
@@ -47,16 +48,21 @@ class Course(abc.ABC):
         config: of the run.
         blank: a row of it, but for what is measured.
         loop: agent and world, or model and task.
+        steps_per_row: steps between two rows of its curve.
     """
 
-    def __init__(self, config: RunConfig, blank: Row, loop: TrainingLoop | SequenceLoop) -> None:
+    def __init__(self, config: RunConfig, blank: Row, loop: TrainingLoop | SequenceLoop, steps_per_row: int) -> None:
         self._config = config
         self._blank = blank
         self._loop = loop
         self._averages = Averages()
         self._measurements: list[tuple[int, str, float, float]] = []
         self._seconds_before, self._began = 0.0, time.perf_counter()
-        self._identity = {"commit": blank.commit, "config": config.model_dump_json()}
+        self._identity = {
+            "commit": blank.commit,
+            "config": config.model_dump_json(),
+            "steps_per_row": steps_per_row,
+        }
 
     @abc.abstractmethod
     def train(self) -> Iterator[tuple[int, str]]:
@@ -89,7 +95,10 @@ class Course(abc.ABC):
 
     def resume(self, folder: Path) -> None:
         """Become what was last saved of a run of the same configuration and code, if anything was."""
-        if not any(folder.iterdir()):
+        if all(path.name == LOCK for path in folder.iterdir()):
+            return
+        if not results.is_commit(self._blank.commit):
+            print(f"the code is of no commit, so that what {folder} holds may be of another: the run begins anew")
             return
         try:
             _, state = load(folder)
@@ -99,7 +108,7 @@ class Course(abc.ABC):
         if state["identity"] == self._identity:
             self.load_state_dict(state)
         else:
-            print(f"what {folder} holds is of another commit or configuration: the run begins anew")
+            print(f"what {folder} holds is of another commit or other options: the run begins anew")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while the run goes, and what it is a run of."""
@@ -125,10 +134,14 @@ class Course(abc.ABC):
 
 
 def complete(course: Course, report: Report, unfinished: Path, out: Path) -> None:
-    """Do a run, or what is left of it, and add its rows to a table."""
+    """Do a run, or what is left of it, and add its rows to a table.
+
+    Raises:
+        BlockingIOError: if another process is doing it.
+    """
     folder = unfinished / course.name
     folder.mkdir(parents=True, exist_ok=True)
-    with Saver(folder, keep=1, warn=print) as saver:
+    with locked(folder), Saver(folder, keep=1, warn=print) as saver:
         course.resume(folder)
         saved = course.seconds
         for step, words in course.train():

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 import envs
 from agents.sequence_model import SequenceModel
@@ -28,7 +28,7 @@ from benchmarks.sequence_runs import Run, SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from envs.dictionary import DictionaryConfig
 from memory.neural import DNC
-from training.command_line import guarded, parse_overrides
+from training.command_line import UsageError, guarded, parse_overrides
 from training.seeding import generators
 
 PRESETS = (
@@ -39,10 +39,13 @@ PRESETS = (
 )
 
 
+MOST_PAIRS = 2**8
+
+
 class DictionaryOptions(SequenceOptions):
     """What to run, and for how long."""
 
-    pairs: tuple[int, ...] = (2, 4, 6, 8, 10, 12, 14, 16)
+    pairs: tuple[PositiveInt, ...] = (2, 4, 6, 8, 10, 12, 14, 16)
     """Pairs of the sequences that are measured at the end."""
     sequences: int = Field(default=256, ge=1)
     """Sequences of each of these numbers."""
@@ -74,6 +77,8 @@ def capacity(model: SequenceModel, run: Run) -> dict[str, float]:
 def main() -> None:
     default = DictionaryOptions(out=Path("docs/results/dictionary.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.dictionary", __doc__)
+    if too_many := [pairs for pairs in options.pairs if pairs > MOST_PAIRS]:
+        raise UsageError(f"--pairs must be 1 to {MOST_PAIRS}, the keys of 8 bits, got {too_many[0]}")
     benchmark(options, PRESETS, record, __name__)
 
 

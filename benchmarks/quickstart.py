@@ -2,7 +2,7 @@
 
     python -m benchmarks.quickstart
 
-One run at a time with two threads, as the quickstart promises for two cores. Unlike `train.py` it writes no logs and no
+One run at a time. Unlike `train.py` it writes no logs and no
 checkpoint. Started again, it does the runs that its table lacks.
 """
 
@@ -18,7 +18,7 @@ from training.command_line import guarded, parse_overrides
 
 def main() -> None:
     out = Path("docs/results/quickstart.csv")
-    default = ReturnOptions(steps=0, steps_per_row=10_000, eval_games=0, jobs=1, threads=2, out=out)
+    default = ReturnOptions(steps=0, steps_per_row=10_000, eval_games=0, jobs=1, out=out)
     options = parse_overrides(default, sys.argv[1:], "benchmarks.quickstart", __doc__)
     benchmark(options, [Preset("quickstart")])
 

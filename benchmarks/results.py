@@ -61,11 +61,14 @@ def read(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        if (header := next(lines, None)) is None or tuple(header) != COLUMNS:
-            raise ValueError(f"{path} is not a table of results: its first line must be {','.join(COLUMNS)}")
-        return [_row(cells, f"{path}:{lines.line_num}") for cells in lines]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            if (header := next(lines, None)) is None or tuple(header) != COLUMNS:
+                raise ValueError(f"{path} is not a table of results: its first line must be {','.join(COLUMNS)}")
+            return [_row(cells, f"{path}:{lines.line_num}") for cells in lines]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a table of results: {error}") from error
 
 
 def add(path: Path, rows: Sequence[Row], run: Sequence[str] = RUN) -> None:
@@ -111,6 +114,11 @@ def commit() -> str:
         return "unknown"
 
 
+def is_commit(name: str) -> bool:
+    """Whether a name that `commit` gave says which code it was."""
+    return name != "unknown" and not name.endswith("-dirty")
+
+
 def blank(out: Path, world: str, agent: str, machine: str, *, variant: str = "", seed: int = 0, steps: int = 0) -> Row:
     """A row of the table `out`, by the code and on the day of now, that lacks nothing but what is measured."""
     date = datetime.now(UTC).date().isoformat()
@@ -124,6 +132,8 @@ def _git(*arguments: str) -> str:
 
 
 def _row(cells: list[str], place: str) -> Row:
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"{place} is not a row of results: it has {len(cells)} cells, and must have {len(COLUMNS)}")
     try:
         named = dict(zip(COLUMNS, cells, strict=True))
         numbers = {"seed": int(named["seed"]), "steps": int(named["steps"])}

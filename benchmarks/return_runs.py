@@ -28,7 +28,7 @@ from agents import Agent
 from assembly import RunConfig, make_agent, make_world
 from benchmarks.course import Course, CourseOptions, complete
 from benchmarks.results import Row
-from benchmarks.runner import Preset, do_missing, missing, peak_megabytes, prepare
+from benchmarks.runner import Preset, check_folder, do_missing, missing, peak_megabytes, prepare
 from benchmarks.workers import Report
 from training.evaluation import play_games
 from training.loop import TrainingLoop
@@ -77,6 +77,7 @@ def benchmark(options: ReturnOptions, presets: Sequence[Preset]) -> None:
         for seed in options.seeds
         for config, blank in prepare(options, presets, seed, options.steps)
     ]
+    check_folder(options.unfinished, "--unfinished")
     do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, __name__)
 
 
@@ -93,7 +94,8 @@ class ReturnCourse(Course):
         self._options = run.options
         self._world = make_world(run.config)
         self._agent = make_agent(run.config, self._world)
-        super().__init__(run.config, run.blank, TrainingLoop(self._world, self._agent, EpisodeSeeds(run.config.seed)))
+        loop = TrainingLoop(self._world, self._agent, EpisodeSeeds(run.config.seed))
+        super().__init__(run.config, run.blank, loop, run.options.steps_per_row)
         self._returns: list[float] = []
         self._peak_before = 0.0
 

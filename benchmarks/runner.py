@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,13 @@ class CommonOptions(BaseModel):
     """One word for the machine."""
 
 
+_FLAGS = {
+    "seed": "--seeds",
+    **{name: f"--{name}" for name in ("steps", "num_envs", "device", "threads")},
+}
+"""What of a preset is no matter of overrides: a row would say one thing, and its run have been another."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A preset by name and what makes it one world of a benchmark, as in the arguments of `train.py`."""
@@ -72,11 +80,8 @@ def prepare(
     if options.num_envs:
         arguments += ["--num_envs", str(options.num_envs)]
     for change in options.override:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise UsageError(f"--override takes NAME=VALUE, such as agent.learning_rate=1e-4, not {change!r}")
-        # A list of numbers, such as env.tasks="1 2", is several arguments.
-        arguments += [f"--{name}", *(value.split() or [value])]
+        name, values = _change(change)
+        arguments += [f"--{name}", *values]
     for preset in presets:
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
@@ -88,6 +93,16 @@ def prepare(
                 options.out, config.env.title, config.agent.name, options.machine, variant=variant, seed=seed
             ),
         )
+
+
+def _change(override: str) -> tuple[str, list[str]]:
+    """Name and values of an override; a list of numbers, such as env.tasks="1 2", has several."""
+    name, equals, value = override.partition("=")
+    if not equals or not name or name == "help":
+        raise UsageError(f"--override takes NAME=VALUE, such as agent.learning_rate=1e-4, not {override!r}")
+    if name in _FLAGS:
+        raise UsageError(f"--override: {name} has an option of its own, {_FLAGS[name]}")
+    return name, value.split() or [value]
 
 
 def known_runs(path: Path, columns: Sequence[str] = results.RUN) -> dict[tuple[str | int, ...], int]:
@@ -114,8 +129,13 @@ def missing(
     """A job that calls `record(report, run)` for each run that a table does not hold to its last step.
 
     Raises:
-        UsageError: if a run is there twice, or the table is none.
+        UsageError: if no run is asked for or one is twice, or if the table is none, or cannot be written.
     """
+    if not runs:
+        raise UsageError("no run is asked for: a list, such as --seeds, is empty")
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder, and must be the name of a table")
+    check_folder(out.parent, "--out")
     names = [run.blank.run(columns) for run in runs]
     if twice := [name_of(run.blank) for run, name in zip(runs, names, strict=True) if names.count(name) > 1]:
         raise UsageError(f"asked for more than once: {twice[0]}")
@@ -125,6 +145,20 @@ def missing(
         for run, name in zip(runs, names, strict=True)
         if known.get(name, 0) < run.config.steps
     ]
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Make a folder, so that whatever forbids writing to it is told before anything runs.
+
+    Raises:
+        UsageError: if it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option}: cannot write to {folder}: {error.strerror}") from error
 
 
 def do_missing(jobs: Sequence[Job], total: int, out: Path, processes: int, preload: str) -> None:

@@ -26,7 +26,7 @@ from agents.sequence_model import SequenceModel
 from assembly import RunConfig, make_sequence_loop
 from benchmarks.course import Course, CourseOptions, complete
 from benchmarks.results import Row
-from benchmarks.runner import Preset, do_missing, missing, prepare
+from benchmarks.runner import Preset, check_folder, do_missing, missing, prepare
 from benchmarks.workers import Report
 from training.command_line import UsageError
 
@@ -80,6 +80,7 @@ def benchmark(
     ]
     if others := {run.blank.world for run in runs if not isinstance(run.config.env, envs.TaskConfig)}:
         raise UsageError(f"--presets: {', '.join(sorted(others))} are no sequence tasks")
+    check_folder(options.unfinished, "--unfinished")
     do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, preload)
 
 
@@ -100,7 +101,7 @@ class SequenceCourse(Course):
 
     def __init__(self, run: Run, measure: Measure) -> None:
         loop = make_sequence_loop(run.config)
-        super().__init__(run.config, run.blank, loop)
+        super().__init__(run.config, run.blank, loop, run.options.steps_per_row)
         assert isinstance(loop.agent, SequenceModel)
         self._run, self._measure_model, self._model = run, measure, loop.agent
         self._correct = 0.0

@@ -105,19 +105,21 @@ def _do(connection: Connection, function: Callable[..., None], arguments: tuple[
     """What a worker does. Should its parent vanish, its next report ends it."""
     # Ctrl-C reaches every process of a terminal; the parent is the one that answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    next_report = 0.0
+    next_report, last = 0.0, (0, "")
 
     def report(steps: int, words: str) -> None:
-        nonlocal next_report
+        nonlocal next_report, last
+        last = steps, words
         if time.perf_counter() >= next_report:
             next_report = time.perf_counter() + _REPORT_SECONDS
             try:
-                connection.send((steps, words))
+                connection.send(last)
             except BrokenPipeError:
                 sys.exit(1)
 
     try:
         function(report, *arguments)
+        connection.send(last)
     except Exception:
         connection.send(traceback.format_exc())
         sys.exit(1)

@@ -38,7 +38,7 @@ class BabiConfig(pydantic.BaseModel):
     """Batches until the next task, in the order of `tasks`, joins those that are trained on; 0: all from the start."""
     renaming: bool = False
     """Let people, places, things and animals change places at random in every story that is drawn, where the task draws
-    them all alike: stories cannot be learned by heart. What is tested on is left as it is."""
+    them all alike: stories cannot be learned by heart. Those of the test split stay as they are."""
     longest_story: int = pydantic.Field(default=800, ge=1)
     """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
@@ -100,7 +100,8 @@ class Babi(SequenceTask):
         self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
         # Of a task whose stories are all too long, none could be drawn until the next one joins.
         self._tasks = [number for number in config.tasks if number in self.task_numbers]
-        self._renaming, self._curriculum, self._drawn = config.renaming, config.curriculum, 0
+        self._renaming = config.renaming and config.split == "train"
+        self._curriculum, self._drawn = config.curriculum, 0
         self._order = self._rest = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -148,6 +148,11 @@ def test_a_wrong_override_is_refused_in_one_line(arguments, mend, capsys):
     assert mend in complaint(train.main, capsys, PRESET, *arguments)
 
 
+def test_a_run_does_not_learn_what_it_is_tested_on(capsys):
+    error = complaint(train.main, capsys, CONFIGS / "babi_lstm.yaml", "--env.split", "test")
+    assert "env.split is test: a run would learn what it is to be tested on; it must be train" in error
+
+
 def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
     options = ["--agent.core.name=ntm", "--agent.core.slots", 8, "--agent.core.read-heads", 2, "--agent.rollout", 32]
     options += ["--agent.truncation", 32]

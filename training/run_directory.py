@@ -32,9 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
-from training.files import write_atomically
+from training.files import locked, write_atomically
 
 _LIBRARIES = ("torch", "gymnasium", "ale-py", "minigrid", "numpy")
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,16 +99,8 @@ class RunDirectory:
             BlockingIOError: if another process holds it.
             OSError: if the folder cannot be written.
         """
-        # A child that was writing a checkpoint for a killed run holds on for a moment.
-        lock = FileLock(self.path / ".lock", timeout=5.0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BlockingIOError(f"{self.path} is being trained by another process") from None
-        try:
+        with locked(self.path):
             yield
-        finally:
-            lock.release()
 
     def note_resume(self, config: dict[str, Any], step: int, command: Sequence[str]) -> None:
         """Write down that the run goes on from a step, by which command and with which options.

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import core_speed, results
-from benchmarks.workers import Job
+from tests.benchmarks.in_process import do_here
 from tests.programs import run
-
-
-def do_here(jobs: list[Job], *_: object) -> list[str]:
-    for job in jobs:
-        job.function(lambda steps, words: None, *job.arguments)
-    return []
 
 
 def test_every_core_has_rows_of_every_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,28 @@ from assembly import RunConfig
 from benchmarks import dictionary, results, sequence_runs
 from benchmarks.results import Row
 from benchmarks.sequence_runs import Run
-from benchmarks.workers import Job
-from tests.programs import run
+from tests.benchmarks.in_process import do_here
+from tests.programs import complaint, run
 
 SMALL = ("env.key_bits=4", "env.value_bits=2", "env.max_pairs=2", "agent.hidden=4")
-
-
-def do_here(jobs: Sequence[Job], *_: object) -> None:
-    for job in jobs:
-        job.function(lambda steps, words: None, *job.arguments)
 
 
 def test_rows_of_a_curve_and_of_every_number_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "dictionary.csv"
     sizes = ("--seeds", 0, "--steps", 4, "--steps_per_row", 2, "--pairs", 1, 16, "--sequences", 40, "--compiled", 0)
-    run(dictionary.main, "--out", out, *sizes, "--variant", "small", "--override", *SMALL)
+    run(
+        dictionary.main,
+        "--out",
+        out,
+        "--unfinished",
+        tmp_path / "unfinished",
+        *sizes,
+        "--variant",
+        "small",
+        "--override",
+        *SMALL,
+    )
     assert {row.world for row in results.read(out)} == {"dictionary 1-2 pairs of 4 and 2"}
     for agent, variant in (("mnm", "p+small"), ("mnm", "g+small"), ("dnc", "small"), ("gru", "small")):
         rows = [row for row in results.read(out) if (row.agent, row.variant) == (agent, variant)]
@@ -77,3 +82,8 @@ def test_shares_are_of_bits_and_of_whole_pairs() -> None:
 def test_more_pairs_than_there_are_keys_are_refused() -> None:
     with pytest.raises(ValueError, match="max_pairs must be at most 16, the different keys of 4 bits, got 17"):
         of_lookup((17,))
+
+
+def test_more_pairs_than_there_are_keys_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = complaint(dictionary.main, capsys, "--pairs", 8, 300, "--out", tmp_path / "dictionary.csv")
+    assert "--pairs must be 1 to 256, the keys of 8 bits, got 300" in error

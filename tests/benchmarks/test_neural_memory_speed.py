@@ -11,16 +11,10 @@ import pytest
 from benchmarks import neural_memory_speed, results
 from benchmarks.neural_memory_speed import speedups
 from benchmarks.results import Row
-from benchmarks.workers import Job
+from tests.benchmarks.in_process import do_here
 from tests.programs import complaint, run
 
 BLANK = Row("speed", "tiny", "dnc", "", 0, 3, "milliseconds_per_step", 0.0, 0.0, "here", "unknown", "2026-01-01")
-
-
-def do_here(jobs: list[Job], *_: object) -> list[str]:
-    for job in jobs:
-        job.function(lambda steps, words: None, *job.arguments)
-    return []
 
 
 def test_every_size_has_rows_of_every_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,3 +132,19 @@ def test_the_commit_is_dirty_where_the_code_is_and_not_where_results_are(tmp_pat
     assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD")
     code.write_text("2\n")
     assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD") + "-dirty"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (",".join(COLUMNS).encode() + b"\n\n", ":2 is not a row of results: it has 0 cells, and must have 12"),
+        (b"\xfe\xff", "table.csv is not a table of results"),
+        (b'"' + b"x" * 200_000, "table.csv is not a table of results"),
+    ],
+)
+def test_what_is_no_table_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"table\.csv") as told:
+        results.read(path)
+    assert words in str(told.value)

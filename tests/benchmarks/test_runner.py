@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from assembly import make_agent, make_world
-from benchmarks import atari, course, grid_world, quickstart, rec_grid_world, results, return_runs, throughput
+from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, return_runs, throughput
 from benchmarks.runner import CommonOptions, Preset, prepare
-from tests.benchmarks.cut_off import cut_off_at
+from tests.benchmarks.in_process import saved_and_cut_off_at
 from tests.programs import complaint, run
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
@@ -33,7 +33,7 @@ def random_returns(seed: int, steps: int) -> list[tuple[int, float]]:
 
 def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path, capsys):
     table = tmp_path / "grid_world.csv"
-    run(grid_world.main, *TINY, "--seeds", 5, "--out", table)
+    run(grid_world.main, *TINY, "--seeds", 5, "--out", table, "--unfinished", tmp_path / "unfinished")
     first = results.read(table)
     assert {(row.experiment, row.world, row.variant, row.seed) for row in first} == {
         ("grid_world", "MiniGrid-Empty-8x8-v0", "", 5)
@@ -61,7 +61,7 @@ def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path
     table.unlink()
     results.add(table, results_of_mfec)
     capsys.readouterr()
-    run(grid_world.main, *TINY, "--seeds", 5, "--out", table)
+    run(grid_world.main, *TINY, "--seeds", 5, "--out", table, "--unfinished", tmp_path / "unfinished")
     assert "1 of 2 runs are there, 1 to do" in capsys.readouterr().out
     again = results.read(table)
     assert again[: len(results_of_mfec)] == results_of_mfec
@@ -74,10 +74,10 @@ def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path
 @pytest.mark.parametrize("agent", ["mfec", "nec"])
 def test_a_run_that_is_cut_off_comes_to_what_it_would_have_come_to(agent, tmp_path, monkeypatch):
     """Cut off between two rows, and in the middle of an episode."""
-    monkeypatch.setattr(course, "SECONDS_PER_SAVE", 0.1)
+    monkeypatch.setattr(results, "commit", lambda: "abc1234")
 
     def rows(folder: str, reports: int) -> list[results.Row]:
-        monkeypatch.setattr(return_runs, "do_missing", cut_off_at(reports))
+        monkeypatch.setattr(return_runs, "do_missing", saved_and_cut_off_at(reports, monkeypatch))
         out, unfinished = tmp_path / folder / "grid_world.csv", tmp_path / folder / "unfinished"
         small = ("--num_envs", 2, "--steps", 800, "--steps_per_row", 160, "--eval_games", 1)
         run(grid_world.main, "--agents", agent, "--seeds", 3, *small, "--out", out, "--unfinished", unfinished)
@@ -87,7 +87,8 @@ def test_a_run_that_is_cut_off_comes_to_what_it_would_have_come_to(agent, tmp_pa
     whole = rows("whole", 400)
     with pytest.raises(KeyboardInterrupt):
         rows("parts", 290)
-    parts = rows("parts", 399)  # It would stop at the last step, had it begun anew.
+    # It would be cut off again, had it begun before the step at which it was saved.
+    parts = rows("parts", 110)
     assert {row.metric for row in whole} >= {"return", "exact_hit_rate", "eval_return", "return_over_run"}
     assert [row.seconds for row in parts] == sorted(row.seconds for row in parts), "time goes on, too"
     for mine, its in zip(parts, whole, strict=True):
@@ -166,7 +167,7 @@ def test_staleness_is_part_of_a_curve(tmp_path):
         "--override",
         *changes,
     )
-    run(rec_grid_world.main, *arguments, "--out", table)
+    run(rec_grid_world.main, *arguments, "--out", table, "--unfinished", tmp_path / "unfinished")
     rows = results.read(table)
     assert {(row.agent, row.variant) for row in rows} == {("rec", "autoencoder-approximate-freshened+tiny")}
     last = {row.metric: row.value for row in rows if row.steps == 800}

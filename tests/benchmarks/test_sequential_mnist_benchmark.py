@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results, sequence_runs, sequential_mnist
-from tests.benchmarks.test_copy_benchmark import do_here
+from tests.benchmarks.in_process import do_here
 from tests.programs import run
 
 PIXELS = 6
@@ -26,7 +26,8 @@ def few_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(out: Path, *more: object) -> None:
-    run(sequential_mnist.main, "--out", out, "--seeds", 0, "--steps", 2, "--num_envs", 4, "--compiled", 0, *more)
+    sizes = ("--seeds", 0, "--steps", 2, "--num_envs", 4, "--compiled", 0)
+    run(sequential_mnist.main, "--out", out, "--unfinished", out.parent / "unfinished", *sizes, *more)
 
 
 def test_all_variants_are_scored_in_nats_and_in_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

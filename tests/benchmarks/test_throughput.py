@@ -1,17 +1,11 @@
 import itertools
-from collections.abc import Sequence
 
 import pytest
 
 from benchmarks import results, throughput
 from benchmarks.throughput import PARTS, Stopwatch
-from benchmarks.workers import Job
+from tests.benchmarks.in_process import do_here
 from tests.programs import run
-
-
-def do_here(jobs: Sequence[Job], *_: object) -> None:
-    for job in jobs:
-        job.function(lambda steps, words: None, *job.arguments)
 
 
 class Clock:

@@ -10,6 +10,7 @@ PRELOAD = "benchmarks.runner"
 
 def succeed(report: Report, path: Path, seconds: float) -> None:
     report(50, "half way")
+    report(51, "just over")
     started = time.time()
     time.sleep(seconds)
     path.write_text(f"{os.getpid()} {started} {time.time()}")
@@ -36,7 +37,7 @@ def test_jobs_that_fail_or_die_take_no_others_with_them(tmp_path, capsys):
     assert len(processes | {str(os.getpid())}) == 3
     told = capsys.readouterr().out
     assert "RuntimeError: the lamp went out" in told and "exit code -9" in told
-    assert "done in" in told and "first, half way" in told
+    assert "done in" in told and "first, just over" in told and "last, just over" in told
 
 
 def test_no_more_processes_at_a_time_than_asked_for(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import results, world_speed
-from tests.benchmarks.test_core_speed import do_here
+from tests.benchmarks.in_process import do_here
 from tests.programs import run
 
 
