@@ -181,8 +181,9 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
     legend = {
         label: line for panel in panels.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    # Two entries are as wide as a panel.
-    columns = min(4, 2 * panels.shape[1], len(legend))
+    # In inches: a line and its space, and letters of eight points.
+    widest = 0.5 + 0.075 * max(map(len, legend))
+    columns = max(1, min(4, len(legend), int(canvas.get_figwidth() / widest)))
     canvas.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     # Without its version, the same numbers give the same file.
     canvas.savefig(path, dpi=110, metadata={"Software": None}, pil_kwargs={"optimize": True})
@@ -232,8 +233,11 @@ def _sorted(names: Iterable[str], report: Report) -> list[str]:
 
 
 def _look(name: str, names: Sequence[str]) -> tuple[str, str]:
+    if name in LOOKS:
+        return LOOKS[name]
+    free = [look for look in OTHER_LOOKS if look not in {LOOKS[other] for other in names if other in LOOKS}]
     others = [other for other in names if other not in LOOKS]
-    return LOOKS[name] if name in LOOKS else OTHER_LOOKS[others.index(name) % len(OTHER_LOOKS)]
+    return free[others.index(name) % len(free)]
 
 
 def _heading(metric: str) -> str:

@@ -26,6 +26,7 @@ FRESHENED = ("--agent.freshening", "recall")
 STALE = ("--agent.freshening", "none")
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "random": ("random", ()),
     "mfec": ("mfec", ()),
     "frozen": ("nec", ("--agent.train_encoder", "False")),
     "nec": ("nec", ()),

@@ -84,6 +84,6 @@ def test_more_pairs_than_there_are_keys_are_refused() -> None:
         of_lookup((17,))
 
 
-def test_more_pairs_than_there_are_keys_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_pairs_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = complaint(dictionary.main, capsys, "--pairs", 8, 300, "--out", tmp_path / "dictionary.csv")
     assert "--pairs must be 1 to 256, the keys of 8 bits, got 300" in error
