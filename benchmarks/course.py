@@ -59,7 +59,7 @@ class Course(abc.ABC):
         self._measurements: list[tuple[int, str, float, float]] = []
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._identity = {
-            "commit": blank.commit,
+            "code": results.code(),
             "config": config.model_dump_json(),
             "steps_per_row": steps_per_row,
         }
@@ -97,8 +97,8 @@ class Course(abc.ABC):
         """Become what was last saved of a run of the same configuration and code, if anything was."""
         if all(path.name == LOCK for path in folder.iterdir()):
             return
-        if not results.is_commit(self._blank.commit):
-            print(f"the code is of no commit, so that what {folder} holds may be of another: the run begins anew")
+        if not self._identity["code"]:
+            print(f"the code is of no commit, and what {folder} holds may be of another: the run begins anew")
             return
         try:
             _, state = load(folder)
@@ -108,7 +108,7 @@ class Course(abc.ABC):
         if state["identity"] == self._identity:
             self.load_state_dict(state)
         else:
-            print(f"what {folder} holds is of another commit or other options: the run begins anew")
+            print(f"what {folder} holds is of other code or other options: the run begins anew")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while the run goes, and what it is a run of."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import functools
+import hashlib
 import io
 import math
 import os
@@ -114,9 +115,18 @@ def commit() -> str:
         return "unknown"
 
 
-def is_commit(name: str) -> bool:
-    """Whether a name that `commit` gave says which code it was."""
-    return name != "unknown" and not name.endswith("-dirty")
+@functools.cache
+def code() -> str:
+    """What tells apart the code that a run follows, whatever else is committed; empty where it is of no commit."""
+    beside = ("docs", "tests", "README.md")
+    try:
+        if _git("status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in beside)):
+            return ""
+        entries = _git("ls-tree", "HEAD").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    followed = [entry for entry in entries if entry.partition("\t")[2] not in beside]
+    return hashlib.sha256("\n".join(followed).encode()).hexdigest()
 
 
 def blank(out: Path, world: str, agent: str, machine: str, *, variant: str = "", seed: int = 0, steps: int = 0) -> Row:

@@ -11,7 +11,7 @@ end,
     steps_per_second    while training, beside whatever else the machine was doing
     peak_megabytes      most memory its process held
 
-A run that is cut off goes on from where it was last saved when the same command is given at the same commit.
+A run that is cut off goes on from where it was last saved when the same command is given, and the code is the same.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ batches that were predicted before they were learned from, is
 
 and at its end come `updates_per_second`, beside whatever else the machine was doing, and what the benchmark measures.
 
-A run that is cut off goes on from where it was last saved when the same command is given at the same commit.
+A run that is cut off goes on from where it was last saved when the same command is given, and the code is the same.
 """
 
 from __future__ import annotations

@@ -33,13 +33,13 @@ def test_rows_of_a_curve_and_of_lengths_beyond_training(tmp_path: Path, monkeypa
         assert last["wrong_bits_length_2"] <= 4 and 20 < last["wrong_bits_length_40"] < 60
 
 
-@pytest.mark.parametrize("changed", ["", "--steps_per_row", "agent.learning_rate", "commit"])
+@pytest.mark.parametrize("changed", ["", "--steps_per_row", "agent.learning_rate", "code"])
 def test_a_run_that_is_cut_off_goes_on_unless_it_is_another(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def curve(folder: str, reports: int, change: str = "", commit: str = "abc1234") -> list[results.Row]:
+    def curve(folder: str, reports: int, change: str = "", code: str = "as it is") -> list[results.Row]:
         monkeypatch.setattr(sequence_runs, "do_missing", saved_and_cut_off_at(reports, monkeypatch))
-        monkeypatch.setattr(results, "commit", lambda: commit)
+        monkeypatch.setattr(results, "code", lambda: code)
         out, unfinished = tmp_path / folder / "copy.csv", tmp_path / folder / "unfinished"
         sizes = ("--steps", 8, "--steps_per_row", 1 if change == "--steps_per_row" else 2, "--lengths", 2)
         rate = "agent.learning_rate=2e-3" if change == "agent.learning_rate" else "agent.learning_rate=1e-3"
@@ -48,13 +48,13 @@ def test_a_run_that_is_cut_off_goes_on_unless_it_is_another(
         assert not list(unfinished.iterdir())
         return results.read(out)
 
-    commit = "abc1234-dirty" if changed == "commit" else "abc1234"
+    code = "" if changed == "code" else "as it is"
     whole = curve("whole", 5)
     with pytest.raises(KeyboardInterrupt):
-        curve("parts", 2, change=changed, commit=commit)
+        curve("parts", 2, change=changed, code=code)
     # It would be cut off, were more rows left than that.
     left = 5 if changed else 3
-    parts = [replace(row, commit="abc1234") for row in curve("parts", left, commit=commit)]
+    parts = curve("parts", left, code=code)
     assert ("the run begins anew" in capsys.readouterr().out) is bool(changed)
     assert len(parts) == len(whole) == 14
     for mine, its in zip(parts, whole, strict=True):

@@ -114,7 +114,7 @@ def test_the_commit_is_dirty_where_the_code_is_and_not_where_results_are(tmp_pat
     monkeypatch.setattr(results, "REPOSITORY", tmp_path)
     # Whatever repository the folder may lie in is not looked for.
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert results.commit.__wrapped__() == "unknown"
+    assert (results.commit.__wrapped__(), results.code.__wrapped__()) == ("unknown", "")
 
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -127,11 +127,21 @@ def test_the_commit_is_dirty_where_the_code_is_and_not_where_results_are(tmp_pat
     git("add", ".")
     git("commit", "-m", "one")
     assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD")
+    first = results.code.__wrapped__()
     (tmp_path / "docs/results").mkdir(parents=True)
     (tmp_path / "docs/results/table.csv").write_text("x")
+    (tmp_path / "README.md").write_text("x")
+    assert results.code.__wrapped__() == first != ""
+    git("add", ".")
+    git("commit", "-m", "pages")
+    assert results.code.__wrapped__() == first
     assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD")
     code.write_text("2\n")
     assert results.commit.__wrapped__() == git("rev-parse", "--short", "HEAD") + "-dirty"
+    assert results.code.__wrapped__() == ""
+    git("add", ".")
+    git("commit", "-m", "two")
+    assert results.code.__wrapped__() not in {"", first}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_benchmark_writes_the_curves_and_goes_on_where_it_was_stopped(tmp_path
 @pytest.mark.parametrize("agent", ["mfec", "nec"])
 def test_a_run_that_is_cut_off_comes_to_what_it_would_have_come_to(agent, tmp_path, monkeypatch):
     """Cut off between two rows, and in the middle of an episode."""
-    monkeypatch.setattr(results, "commit", lambda: "abc1234")
+    monkeypatch.setattr(results, "code", lambda: "as it is")
 
     def rows(folder: str, reports: int) -> list[results.Row]:
         monkeypatch.setattr(return_runs, "do_missing", saved_and_cut_off_at(reports, monkeypatch))
