@@ -28,8 +28,9 @@ import numpy as np
 
 import envs
 from agents.sequence_model import SequenceModel
+from benchmarks.course import Run
 from benchmarks.runner import Preset
-from benchmarks.sequence_runs import Run, SequenceOptions, add_run, benchmark
+from benchmarks.sequence_runs import SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from envs.babi import Babi, BabiConfig
 from train import PRESETS

@@ -22,8 +22,9 @@ from pydantic import Field, PositiveInt
 
 import envs
 from agents.sequence_model import SequenceModel
+from benchmarks.course import Run
 from benchmarks.runner import Preset
-from benchmarks.sequence_runs import Run, SequenceOptions, add_run, benchmark
+from benchmarks.sequence_runs import SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from envs.copy_task import CopyConfig
 from memory.neural import DNC

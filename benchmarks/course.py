@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +41,37 @@ class CourseOptions(CommonOptions):
     """Folder of what is saved of the runs under way."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """All that a worker must know."""
+
+    config: RunConfig
+    blank: Row
+    """A row of the run, but for what is measured."""
+    options: Any
+    """The benchmark's."""
+    code: str = field(default_factory=lambda: results.code())
+    """That was loaded when the run was planned, which all workers follow, whatever is edited meanwhile."""
+
+
 class Course(abc.ABC):
     """A run under way, with its rows so far: all of it can be saved, wherever `train` yields.
 
     Args:
-        config: of the run.
-        blank: a row of it, but for what is measured.
+        run: which one.
         loop: agent and world, or model and task.
-        steps_per_row: steps between two rows of its curve.
     """
 
-    def __init__(self, config: RunConfig, blank: Row, loop: TrainingLoop | SequenceLoop, steps_per_row: int) -> None:
-        self._config = config
-        self._blank = blank
+    def __init__(self, run: Run, loop: TrainingLoop | SequenceLoop) -> None:
+        self._run = run
         self._loop = loop
         self._averages = Averages()
         self._measurements: list[tuple[int, str, float, float]] = []
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._identity = {
-            "code": results.code(),
-            "config": config.model_dump_json(),
-            "steps_per_row": steps_per_row,
+            "code": run.code,
+            "config": run.config.model_dump_json(),
+            "steps_per_row": run.options.steps_per_row,
         }
 
     @abc.abstractmethod
@@ -75,7 +85,7 @@ class Course(abc.ABC):
     @property
     def name(self) -> str:
         """A folder's."""
-        return re.sub(r"[^\w.-]+", "_", f"{self._blank.experiment} {name_of(self._blank)}")
+        return re.sub(r"[^\w.-]+", "_", f"{self._run.blank.experiment} {name_of(self._run.blank)}")
 
     @property
     def seconds(self) -> float:
@@ -89,7 +99,7 @@ class Course(abc.ABC):
     def rows(self) -> Sequence[Row]:
         """All that was measured so far."""
         return [
-            replace(self._blank, steps=steps, metric=name, value=value, seconds=seconds)
+            replace(self._run.blank, steps=steps, metric=name, value=value, seconds=seconds)
             for steps, name, value, seconds in self._measurements
         ]
 
@@ -97,7 +107,7 @@ class Course(abc.ABC):
         """Become what was last saved of a run of the same configuration and code, if anything was."""
         if all(path.name == LOCK for path in folder.iterdir()):
             return
-        if not self._identity["code"]:
+        if not self._run.code:
             print(f"the code is of no commit, and what {folder} holds may be of another: the run begins anew")
             return
         try:

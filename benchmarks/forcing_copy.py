@@ -14,8 +14,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks.course import Run
 from benchmarks.runner import Preset
-from benchmarks.sequence_runs import Run, SequenceOptions, add_run, benchmark
+from benchmarks.sequence_runs import SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from training.command_line import guarded, parse_overrides
 

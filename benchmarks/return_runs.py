@@ -17,7 +17,6 @@ A run that is cut off goes on from where it was last saved when the same command
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,7 @@ from pydantic import Field
 
 from agents import Agent
 from assembly import RunConfig, make_agent, make_world
-from benchmarks.course import Course, CourseOptions, complete
-from benchmarks.results import Row
+from benchmarks.course import Course, CourseOptions, Run, complete
 from benchmarks.runner import Preset, check_folder, do_missing, missing, peak_megabytes, prepare
 from benchmarks.workers import Report
 from training.evaluation import play_games
@@ -61,15 +59,6 @@ class ReturnOptions(CourseOptions):
     """Whole games played at the end of a run; 0 leaves the evaluation out."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """All that a worker must know."""
-
-    config: RunConfig
-    blank: Row
-    options: ReturnOptions
-
-
 def benchmark(options: ReturnOptions, presets: Sequence[Preset]) -> None:
     """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed."""
     runs = [
@@ -91,16 +80,15 @@ class ReturnCourse(Course):
     """A run of an agent under way; it can be saved after every step."""
 
     def __init__(self, run: Run) -> None:
-        self._options = run.options
         self._world = make_world(run.config)
         self._agent = make_agent(run.config, self._world)
         loop = TrainingLoop(self._world, self._agent, EpisodeSeeds(run.config.seed))
-        super().__init__(run.config, run.blank, loop, run.options.steps_per_row)
+        super().__init__(run, loop)
         self._returns: list[float] = []
         self._peak_before = 0.0
 
     def train(self) -> Iterator[tuple[int, str]]:
-        steps, per_row, before = self._config.steps, self._options.steps_per_row, self._loop.step
+        steps, per_row, before = self._run.config.steps, self._run.options.steps_per_row, self._loop.step
         for one in self._loop.run(steps):
             for episode in one.episodes:
                 self._returns.append(episode.episode_return)
@@ -118,8 +106,8 @@ class ReturnCourse(Course):
         if self._returns:
             last[f"return_last_{RECENT_EPISODES}"] = self._recent()
             last["return_over_run"] = float(np.mean(self._returns))
-        if self._options.eval_games:
-            last["eval_return"] = evaluate(self._config, self._agent, self._options.eval_games)
+        if self._run.options.eval_games:
+            last["eval_return"] = evaluate(self._run.config, self._agent, self._run.options.eval_games)
         self.measure({**last, "peak_megabytes": self._peak()})
 
     def state_dict(self) -> dict[str, Any]:

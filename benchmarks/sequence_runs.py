@@ -15,7 +15,6 @@ A run that is cut off goes on from where it was last saved when the same command
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +23,7 @@ from pydantic import Field
 import envs
 from agents.sequence_model import SequenceModel
 from assembly import RunConfig, make_sequence_loop
-from benchmarks.course import Course, CourseOptions, complete
-from benchmarks.results import Row
+from benchmarks.course import Course, CourseOptions, Run, complete
 from benchmarks.runner import Preset, check_folder, do_missing, missing, prepare
 from benchmarks.workers import Report
 from training.command_line import UsageError
@@ -43,16 +41,6 @@ class SequenceOptions(CourseOptions):
     """Updates between two rows of a curve."""
     compiled: int = Field(default=4, ge=0)
     """Steps of the cores that torch compiles into one call, which takes minutes at the start; 0 takes the preset's."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a worker must know."""
-
-    config: RunConfig
-    blank: Row
-    options: Any
-    """The benchmark's."""
 
 
 Measure = Callable[[SequenceModel, Run], Mapping[str, float]]
@@ -101,13 +89,13 @@ class SequenceCourse(Course):
 
     def __init__(self, run: Run, measure: Measure) -> None:
         loop = make_sequence_loop(run.config)
-        super().__init__(run.config, run.blank, loop, run.options.steps_per_row)
+        super().__init__(run, loop)
         assert isinstance(loop.agent, SequenceModel)
-        self._run, self._measure_model, self._model = run, measure, loop.agent
+        self._measure_model, self._model = measure, loop.agent
         self._correct = 0.0
 
     def train(self) -> Iterator[tuple[int, str]]:
-        loop, steps = self._loop, self._config.steps
+        loop, steps = self._loop, self._run.config.steps
         for step in loop.run(steps):
             (metrics,) = step.metrics
             self._averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})

@@ -22,8 +22,9 @@ from pydantic import Field
 
 import envs
 from agents.sequence_model import SequenceModel
+from benchmarks.course import Run
 from benchmarks.runner import Preset
-from benchmarks.sequence_runs import Run, SequenceOptions, add_run, benchmark
+from benchmarks.sequence_runs import SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig, check_nats
 from training.command_line import guarded, parse_overrides

@@ -11,6 +11,7 @@ import pytest
 
 from assembly import RunConfig
 from benchmarks import babi, results, sequence_runs
+from benchmarks.course import Run
 from envs.babi_stories import WORDS
 from envs.mnist import DATA_VARIABLE
 from tests.benchmarks.in_process import do_here
@@ -44,7 +45,7 @@ def test_errors_are_of_words_and_of_tasks(tmp_path: Path) -> None:
         {"env": {"name": "babi", "tasks": (1, 8, 19)}, "agent": {"name": "lstm"}, "num_envs": 2}
     )
     blank = results.Row("babi", "bAbI", "lstm", "", 0, 0, "", 0.0, 0.0, "cpu2", "unknown", "2026-01-01")
-    planned = sequence_runs.Run(config, blank, babi.BabiOptions(out=tmp_path / "babi.csv"))
+    planned = Run(config, blank, babi.BabiOptions(out=tmp_path / "babi.csv"))
     for word, wrong in (("milk", (100, 0, 100)), ("n", (100, 100, 0)), ("w", (100, 100, 100))):
         errors = babi.test_errors(Guessing(word), planned)  # type: ignore[arg-type]
         assert tuple(errors[f"error_percent_task_{task}"] for task in (1, 8, 19)) == wrong
@@ -56,21 +57,8 @@ def test_errors_are_of_words_and_of_tasks(tmp_path: Path) -> None:
 def test_a_run_for_each_task_alone_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "babi.csv"
     small = ("--override", "agent.hidden=4", "agent.embedding=2", "agent.compiled=0", "--variant", "small")
-    given = (
-        "--out",
-        out,
-        "--unfinished",
-        tmp_path / "unfinished",
-        "--seeds",
-        0,
-        "--steps",
-        5,
-        "--steps_per_row",
-        2,
-        "--num_envs",
-        2,
-        *small,
-    )
+    files = ("--out", out, "--unfinished", tmp_path / "unfinished")
+    given = (*files, "--seeds", 0, "--steps", 5, "--steps_per_row", 2, "--num_envs", 2, *small)
     run(babi.main, "--presets", "babi_lstm", "babi_dnc", "--tasks", 1, 8, *given)
     rows = results.read(out)
     for agent, task in itertools.product(("lstm", "dnc"), (1, 8)):

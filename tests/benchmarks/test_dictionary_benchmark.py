@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from assembly import RunConfig
 from benchmarks import dictionary, results, sequence_runs
+from benchmarks.course import Run
 from benchmarks.results import Row
-from benchmarks.sequence_runs import Run
 from tests.benchmarks.in_process import do_here
 from tests.programs import complaint, run
 
@@ -23,18 +23,8 @@ def test_rows_of_a_curve_and_of_every_number_of_pairs(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sequence_runs, "do_missing", do_here)
     out = tmp_path / "dictionary.csv"
     sizes = ("--seeds", 0, "--steps", 4, "--steps_per_row", 2, "--pairs", 1, 16, "--sequences", 40, "--compiled", 0)
-    run(
-        dictionary.main,
-        "--out",
-        out,
-        "--unfinished",
-        tmp_path / "unfinished",
-        *sizes,
-        "--variant",
-        "small",
-        "--override",
-        *SMALL,
-    )
+    files = ("--out", out, "--unfinished", tmp_path / "unfinished")
+    run(dictionary.main, *files, *sizes, "--variant", "small", "--override", *SMALL)
     assert {row.world for row in results.read(out)} == {"dictionary 1-2 pairs of 4 and 2"}
     for agent, variant in (("mnm", "p+small"), ("mnm", "g+small"), ("dnc", "small"), ("gru", "small")):
         rows = [row for row in results.read(out) if (row.agent, row.variant) == (agent, variant)]

@@ -1,5 +1,6 @@
 """Whole benchmarks, on a grid world: tiny runs in processes of their own."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from assembly import make_agent, make_world
 from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, return_runs, throughput
+from benchmarks.course import Run
 from benchmarks.runner import CommonOptions, Preset, prepare
 from tests.benchmarks.in_process import saved_and_cut_off_at
 from tests.programs import complaint, run
@@ -94,6 +96,15 @@ def test_a_run_that_is_cut_off_comes_to_what_it_would_have_come_to(agent, tmp_pa
     for mine, its in zip(parts, whole, strict=True):
         if mine.metric not in {"steps_per_second", "peak_megabytes"}:
             assert replace(mine, seconds=0.0) == replace(its, seconds=0.0)
+
+
+def test_a_run_is_of_the_code_that_it_was_planned_by(monkeypatch):
+    """Its worker begins later, and follows what was loaded then."""
+    ((config, blank),) = prepare(CommonOptions(out=Path("x.csv")), [Preset("grid_world_random")], 0, 10)
+    monkeypatch.setattr(results, "code", lambda: "planned")
+    planned = Run(config, blank, return_runs.ReturnOptions(out=Path("x.csv")))
+    monkeypatch.setattr(results, "code", lambda: "edited")
+    assert return_runs.ReturnCourse(pickle.loads(pickle.dumps(planned))).state_dict()["identity"]["code"] == "planned"
 
 
 def test_presets_become_agents_and_variants_with_their_overrides():
