@@ -181,7 +181,11 @@ class REC(NEC):
         return metrics
 
     def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
-        """The gradients of the error of what a batch recalled, in units of its returns' spread."""
+        """The gradients of the error of what a batch recalled, in units of the spread of returns.
+
+        It is that of the batch's returns and of those recalled: where rewards are rare, a batch's are often all the
+        same, and in units of their spread the gradient would be without bound.
+        """
         actions, returns = batch["actions"], batch["returns"]
         if self.config.freshening == "candidates":
             near = self.memory.read(queries, actions, touch=False, neighbours=self.config.candidates)
@@ -197,7 +201,7 @@ class REC(NEC):
         )
         estimates = recall.estimates()
         loss = functional.mse_loss(estimates, returns)
-        spread = returns.var(unbiased=False).clamp_min(1e-6)
+        spread = torch.cat([returns, recall.values.detach()[recall.valid]]).var(unbiased=False).clamp_min(1e-6)
         self.parts.anchored(loss / spread, attached, stored).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
         told = self.parts.credit.settle()

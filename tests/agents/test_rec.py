@@ -91,17 +91,32 @@ def test_the_gradient_is_that_of_one_graph_through_every_memory(query_gradient):
     agent.encoder.zero_grad(set_to_none=True)
     queries = agent.encoder(observations)
     stored = agent.memory.table.keys
-    total = torch.zeros(())
+    total, recalled = torch.zeros(()), []
     for query, action, wanted in zip(queries, actions.tolist(), returns, strict=True):
         store = agent.memory.stores[action]
         nearest = (store.keys - query.detach()).norm(dim=1).topk(6, largest=False).indices
         fresh = agent.encoder(agent.parts.reinstatement.recall(nearest + 300 * action, stored))
         mine = query if query_gradient else query.detach()
         kernel = 1 / ((mine - fresh).square().sum(dim=1) + 1e-3)
+        recalled.append(store.values[nearest])
         total = total + ((kernel / kernel.sum()) @ store.values[nearest] - wanted) ** 2
-    (total / 8 / returns.var(unbiased=False)).backward()
+    (total / 8 / torch.cat([returns, *recalled]).var(unbiased=False)).backward()
     for mine, weight in zip(found, agent.encoder.parameters(), strict=True):
         torch.testing.assert_close(mine, weight.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_of_equal_returns_does_not_learn_without_bound():
+    """Two that are apart by a hundredth are no other batch: the gradient is in units of what was recalled, too."""
+    lengths = []
+    for apart in (0.0, 1e-2):
+        world = FakeWorld()
+        agent = make_rec(world, learning_starts=NEVER, credit="exact", drift_penalty=0.0, value_learning_rate=0.0)
+        play(world, agent, 200)
+        observations = torch.from_numpy(world.pictures[[0, 0]].reshape(2, 1, 3, 3).repeat(4, axis=1))
+        keys, actions, returns = agent.encoder(observations).detach(), torch.tensor([1, 1]), torch.tensor([0.0, apart])
+        agent._assign_credit(keys, keys, {"observations": observations, "actions": actions, "returns": returns})
+        lengths.append(float(sum(weight.grad.square().sum() for weight in agent.encoder.parameters()) ** 0.5))
+    assert 0 < lengths[0] == pytest.approx(lengths[1], rel=0.05)
 
 
 def test_only_what_weighs_most_is_reinstated():
