@@ -91,10 +91,12 @@ def plan(options: BabiOptions) -> list[Preset]:
     """The runs of a seed.
 
     Raises:
-        UsageError: on a preset of another task.
+        UsageError: on a preset of another task, or tasks that are asked for twice.
     """
     if others := [name for name in options.presets if not name.startswith("babi_")]:
         raise UsageError(f"--presets: {', '.join(others)} are not of bAbI; there are {', '.join(NAMES)}")
+    if options.tasks and any(change.startswith("env.tasks=") for change in options.override):
+        raise UsageError("--override: env.tasks are joint tasks, and --tasks has a run for each: give one of them")
     if not options.tasks:
         return [Preset(name) for name in options.presets]
     return [Preset(name, ("--env.tasks", str(task))) for task in options.tasks for name in options.presets]

@@ -7,8 +7,11 @@ that has loaded the code once: whatever is edited while a long benchmark runs, a
 from __future__ import annotations
 
 import multiprocessing
+import os
+import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -102,9 +105,10 @@ def _start(job: Job, context: multiprocessing.context.ForkServerContext) -> _Run
 
 
 def _do(connection: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """What a worker does. Should its parent vanish, its next report ends it."""
+    """What a worker does, until it is done or its parent is gone."""
     # Ctrl-C reaches every process of a terminal; the parent is the one that answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_without_parent, args=(connection,), daemon=True).start()
     next_report, last = 0.0, (0, "")
 
     def report(steps: int, words: str) -> None:
@@ -112,10 +116,7 @@ def _do(connection: Connection, function: Callable[..., None], arguments: tuple[
         last = steps, words
         if time.perf_counter() >= next_report:
             next_report = time.perf_counter() + _REPORT_SECONDS
-            try:
-                connection.send(last)
-            except BrokenPipeError:
-                sys.exit(1)
+            connection.send(last)
 
     try:
         function(report, *arguments)
@@ -123,6 +124,15 @@ def _do(connection: Connection, function: Callable[..., None], arguments: tuple[
     except Exception:
         connection.send(traceback.format_exc())
         sys.exit(1)
+
+
+def _end_without_parent(connection: Connection) -> None:
+    """Wait until nobody can hear this process any more, and end it: its parent was killed, and would start it anew."""
+    heard = select.poll()
+    # Errors are told of whatever is asked for; of a pipe that is written to, the only one is that its reader is gone.
+    heard.register(connection.fileno(), 0)
+    heard.poll()
+    os._exit(1)
 
 
 def _listen(one: _Running) -> None:

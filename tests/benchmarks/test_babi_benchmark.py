@@ -84,6 +84,11 @@ def test_a_preset_of_another_task_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "tasks must be different numbers from 1 to 20, got 21" in error
 
 
+def test_tasks_alone_and_jointly_at_once_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joint = ("--override", "env.tasks=2", "--variant", "two", "--out", tmp_path / "babi.csv")
+    assert "give one of them" in complaint(babi.main, capsys, "--tasks", "1", *joint)
+
+
 def test_all_presets_of_babi_are_in_it() -> None:
     planned = {preset.name for preset in babi.plan(babi.BabiOptions(out=Path("babi.csv")))}
     assert planned == {"babi_dnc", "babi_lstm", "babi_mnm"}

@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.workers import Job, Report, work
@@ -46,3 +49,44 @@ def test_no_more_processes_at_a_time_than_asked_for(tmp_path):
     spans = [tuple(map(float, path.read_text().split()[1:])) for path in paths]
     overlapping = [sum(start <= begun < end for start, end in spans) for begun, _ in spans]
     assert max(overlapping) == 2
+
+
+def test_workers_end_with_the_process_they_work_for(tmp_path):
+    """Killed, it cannot tell them; they would go on unheard, beside those of the next attempt."""
+    running, done = tmp_path / "running", tmp_path / "done"
+    program = (
+        "from benchmarks.workers import Job, work; from tests.benchmarks.test_workers import Path, work_unheard\n"
+        f"job = Job('silent', 1, work_unheard, (Path({str(running)!r}), Path({str(done)!r})))\n"
+        f"if __name__ == '__main__': work([job], 1, {PRELOAD!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        until(running.exists)
+        parent.kill()
+    worker = int(running.read_text())
+    until(lambda: gone(worker))
+    assert not done.exists()
+
+
+def work_unheard(report: Report, running: Path, done: Path) -> None:
+    unwritten = running.with_suffix(".part")
+    unwritten.write_text(str(os.getpid()))
+    unwritten.rename(running)
+    time.sleep(60)
+    done.touch()
+
+
+def gone(process: int) -> bool:
+    """Whether it has ended, were it that nobody has asked for its exit code yet."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def until(condition: Callable[[], bool], seconds: float = 50.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
