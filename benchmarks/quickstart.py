@@ -2,8 +2,8 @@
 
     python -m benchmarks.quickstart
 
-One run at a time. Unlike `train.py` it writes no logs and no
-checkpoint. Started again, it does the runs that its table lacks.
+One run at a time. Unlike `train.py` it writes no logs, and saves no more than it needs to go on where it was cut off.
+Started again, it does the runs that its table lacks.
 """
 
 from __future__ import annotations
