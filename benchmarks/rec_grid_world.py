@@ -2,8 +2,8 @@
 
 To docs/results/rec_grid_world.csv:
 
-    python -m benchmarks.rec_grid_world                                    two worlds, all variants, three seeds
-    python -m benchmarks.rec_grid_world --ids MiniGrid-LavaGapS5-v0 --variants lossless-approximate frozen
+    python -m benchmarks.rec_grid_world                                    three worlds, all variants, three seeds
+    python -m benchmarks.rec_grid_world --worlds lava-gap --variants lossless-approximate frozen
 
 Started again, it does the runs that its table lacks. `python -m benchmarks.figures rec_grid_world` draws the figures.
 """
@@ -28,6 +28,7 @@ STALE = ("--agent.freshening", "none")
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
     "mfec": ("mfec", ()),
+    "dqn": ("dqn", ()),
     "frozen": ("nec", ("--agent.train_encoder", "False")),
     "nec": ("nec", ()),
     # What comes back, which key infers, and whether the stored one is replaced.
@@ -55,8 +56,14 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name: the agent, and its overrides."""
 
-WORLDS = {"MiniGrid-SimpleCrossingS9N1-v0": 4, "MiniGrid-LavaGapS5-v0": 8}
-"""Name: pixels along a cell's side, that convolutions can take the whole."""
+LAVA_GAP = ("--env.id", "MiniGrid-LavaGapS5-v0", "--env.tile_size", "8")
+WORLDS = {
+    # Where most of what is seen means nothing, and an embedding must be learned.
+    "lava-gap-tiled": (*LAVA_GAP, "--env.tiles", "True"),
+    "lava-gap": LAVA_GAP,
+    "simple-crossing": ("--env.id", "MiniGrid-SimpleCrossingS9N1-v0", "--env.tile_size", "4"),
+}
+"""Name: what makes it one, with cells of so many pixels that convolutions can take the whole."""
 
 
 class RecOptions(ReturnOptions):
@@ -69,8 +76,8 @@ class RecOptions(ReturnOptions):
 class RecGridWorldOptions(RecOptions):
     """Worlds, variants and seeds to run."""
 
-    ids: tuple[str, ...] = tuple(WORLDS)
-    """Worlds, as MiniGrid registers them."""
+    worlds: tuple[str, ...] = tuple(WORLDS)
+    """Worlds, by name."""
 
 
 def presets(family: str, world: Iterable[str], variants: Iterable[str]) -> list[Preset]:
@@ -93,9 +100,10 @@ def main() -> None:
     default = RecGridWorldOptions(steps=40_000, steps_per_row=2_000, out=Path("docs/results/rec_grid_world.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.rec_grid_world", __doc__)
     found = []
-    for name in options.ids:
-        world = ("--env.id", name, "--env.observation", "pixels", "--env.tile_size", str(WORLDS.get(name, 8)))
-        found += presets("grid_world", world, options.variants)
+    for name in options.worlds:
+        if name not in WORLDS:
+            raise UsageError(f"there is no world {name!r}; there are {', '.join(WORLDS)}")
+        found += presets("grid_world", ("--env.observation", "pixels", *WORLDS[name]), options.variants)
     benchmark(options, found)
 
 

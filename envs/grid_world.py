@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 import pydantic
 import xxhash
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
-from minigrid.core.world_object import WorldObj
+from minigrid.core.constants import COLOR_NAMES, COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+from minigrid.core.world_object import Floor, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 from envs.grid_view import Cells, partial_symbols
@@ -51,6 +51,9 @@ class GridWorldConfig(pydantic.BaseModel):
     """What counts as the same state: the environment's own (tells apart what looks alike), or what the agent sees."""
     layouts: int = pydantic.Field(default=0, ge=0)
     """Layouts that episodes are drawn from (in a small world two can be alike); 1: always the same, 0: no limit."""
+    tiles: bool = False
+    """Lay floor tiles of random colours wherever nothing is, others in every episode: most of what is seen then
+    means nothing. Nothing can be put on a tile, so that moving obstacles stay where they are."""
     actions: int | None = pydantic.Field(default=None, ge=2)
     """Offer the first of its actions only; 3: left, right and forward. Empty: all that the environment has."""
     max_steps: int | None = pydantic.Field(default=None, ge=1)
@@ -59,7 +62,7 @@ class GridWorldConfig(pydantic.BaseModel):
     @property
     def title(self) -> str:
         """What the world is called."""
-        return self.id
+        return f"{self.id} tiled" if self.tiles else self.id
 
     @pydantic.field_validator("id")
     @classmethod
@@ -118,8 +121,9 @@ class GridWorldVectorEnv(World):
     (which the reward for success depends on), random numbers yet to be drawn, and how far BabyAI has checked off a
     mission of several parts. Where episodes differ in nothing else, equal hashes are the same state.
 
-    An episode's seed draws its layout and its random events. With a limited number of layouts, `seed % layouts` draws
-    the layout, and the whole seed the events. An episode that both succeeds and runs out of steps is terminated.
+    An episode's seed draws its layout, its random events and its tiles. With a limited number of layouts,
+    `seed % layouts` draws the layout, and the whole seed the rest. An episode that both succeeds and runs out of steps
+    is terminated.
     """
 
     def __init__(self, config: GridWorldConfig, num_envs: int) -> None:
@@ -132,7 +136,7 @@ class GridWorldVectorEnv(World):
         self._cells = [Cells(env) for env in self._envs]
         self._look, high = _eye(config)
         self._hashes_state = config.state_hash == "state"
-        self._layouts = config.layouts
+        self._layouts, self._tiles = config.layouts, config.tiles
         self._max_steps = config.max_steps
         self._envs[0].reset(seed=0)
         shape = self._look(self._cells[0]).shape
@@ -156,6 +160,8 @@ class GridWorldVectorEnv(World):
             if self._max_steps is not None:
                 # After the reset: BabyAI sets a limit of its own there.
                 env.max_steps = self._max_steps
+            if self._tiles:
+                _lay_tiles(env, np.random.default_rng([episode_seed, 1]))
             self._observations[index] = self._look(self._cells[index])
         return self._observations, self._infos()
 
@@ -174,6 +180,13 @@ class GridWorldVectorEnv(World):
             hashes = [xxhash.xxh3_64_intdigest(_state(cells)) for cells in self._cells]
             return {"state_hash": np.array(hashes, dtype=np.uint64)}
         return {"state_hash": hash_each(self._observations)}
+
+
+def _lay_tiles(env: MiniGridEnv, rng: np.random.Generator) -> None:
+    things = env.grid.grid
+    bare = [place for place, thing in enumerate(things) if thing is None]
+    for place, colour in zip(bare, rng.choice(COLOR_NAMES, len(bare)).tolist(), strict=True):
+        things[place] = Floor(colour)
 
 
 def _see_nothing() -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pytest
 import xxhash
 from gymnasium.vector import AutoresetMode
 from minigrid import wrappers
+from minigrid.core.actions import Actions
+from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.core.world_object import Box, Key
 
 from envs import GridWorldConfig, make, screens
@@ -183,6 +185,43 @@ def test_one_layout_does_not_repeat_its_random_events() -> None:
     assert len(set(infos["state_hash"].tolist())) == 1
     infos = world.step(np.zeros(20, dtype=int))[4]
     assert len(set(infos["state_hash"].tolist())) > 1
+
+
+@pytest.mark.parametrize("name", ["MiniGrid-LavaGapS5-v0", DOOR_KEY])
+def test_tiles_lie_where_nothing_is_and_change_nothing(name: str) -> None:
+    plain, tiled = (make(GridWorldConfig(id=name, view="full", tiles=tiles), 4) for tiles in (False, True))
+    (before, _), (after, _) = (world.reset(seed=[1, 2, 3, 4]) for world in (plain, tiled))
+    actions_of_all = random_actions(plain, 60)
+    # What is put down needs bare ground.
+    actions_of_all[actions_of_all == Actions.drop] = Actions.done
+    for actions in actions_of_all:
+        empty = before[:, 0] == OBJECT_TO_IDX["empty"]
+        # Where a key was picked up, the ground is bare.
+        assert np.isin(after[:, 0][empty], [OBJECT_TO_IDX["floor"], OBJECT_TO_IDX["empty"]]).all()
+        assert np.array_equal(after.transpose(0, 2, 3, 1)[~empty], before.transpose(0, 2, 3, 1)[~empty])
+        if name != DOOR_KEY:
+            assert not (after[:, 0] == OBJECT_TO_IDX["empty"]).any()
+        before, *there, _ = plain.step(actions)
+        after, *here, _ = tiled.step(actions)
+        assert all(np.array_equal(one, other) for one, other in zip(there, here, strict=True))
+        ended = here[1] | here[2]
+        if ended.any():
+            seeds = list(range(50, 50 + ended.sum()))
+            (before, _), (after, _) = (
+                world.reset(seed=seeds, options={"reset_mask": ended}) for world in (plain, tiled)
+            )
+
+
+def test_every_episode_has_tiles_of_its_own() -> None:
+    world = make(GridWorldConfig(id="MiniGrid-Empty-8x8-v0", view="full", layouts=1, tiles=True, actions=3), 3)
+    first, _ = world.reset(seed=[5, 6, 5])
+    colours = first[:, 1][first[:, 0] == OBJECT_TO_IDX["floor"]].reshape(3, -1)
+    assert np.array_equal(colours[0], colours[2])
+    # 36 cells but for the agent's and the goal; of six colours, a sixth are alike by chance.
+    assert colours.shape == (3, 34) and len(set(colours.ravel().tolist())) == 6
+    assert (colours[0] == colours[1]).sum() <= 16
+    turned = world.step(np.zeros(3, dtype=int))[0]
+    assert np.array_equal(turned[:, :2], first[:, :2])
 
 
 @pytest.mark.parametrize("name", [DOOR_KEY, "BabyAI-GoToLocal-v0"])
