@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 LAVA_GAP = ("--env.id", "MiniGrid-LavaGapS5-v0", "--env.tile_size", "8")
 WORLDS = {
-    # Where most of what is seen means nothing, and an embedding must be learned.
+    # A floor of random colours: most of what is seen means nothing.
     "lava-gap-tiled": (*LAVA_GAP, "--env.tiles", "True"),
     "lava-gap": LAVA_GAP,
     "simple-crossing": ("--env.id", "MiniGrid-SimpleCrossingS9N1-v0", "--env.tile_size", "4"),
