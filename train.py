@@ -1,6 +1,6 @@
 """Train an agent: a preset and overrides in, a run directory out.
 
-    python train.py configs/quickstart.yaml                            MFEC on Ms Pac-Man, about five minutes
+    python train.py configs/quickstart.yaml                            MFEC on Ms Pac-Man, about three minutes
     python train.py configs/atari_nec.yaml --env.game qbert --seed 3   a preset with overrides
     python train.py --resume runs/NAME                                 go on with a run that was stopped, or killed
     python train.py --resume runs/NAME --steps 500_000                 or with one that is done, for longer
