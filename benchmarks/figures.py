@@ -149,7 +149,7 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
     columns = min(3, len(contents))
     lines = -(-len(contents) // columns)
     canvas, panels = pyplot.subplots(
-        lines, columns, figsize=(3.6 * columns + 0.4, 2.9 * lines + 0.5), squeeze=False, layout="constrained"
+        lines, columns, figsize=(3.6 * columns + 0.4, 2.9 * lines + 0.3), squeeze=False, layout="constrained"
     )
     all_names = _sorted({_name(row, curves_of) for row in rows}, report)
     for panel, (world, here) in zip(panels.flat, contents.items(), strict=False):
@@ -184,6 +184,8 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
     # In inches: a line and its space, and letters of eight points.
     widest = 0.5 + 0.075 * max(map(len, legend))
     columns = max(1, min(4, len(legend), int(canvas.get_figwidth() / widest)))
+    # A panel keeps its height, and room for its label, however many curves there are.
+    canvas.set_figheight(canvas.get_figheight() + 0.175 * -(-len(legend) // columns))
     canvas.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     # Without its version, the same numbers give the same file.
     canvas.savefig(path, dpi=110, metadata={"Software": None}, pil_kwargs={"optimize": True})
