@@ -130,7 +130,7 @@ class Adversary:
 
     def learn(self, aims: Tensor, behaviours: Tensor) -> None:
         """One update to tell aims from behaviours, both detached `[time, batch, features]`."""
-        logits = torch.cat([self.discriminator(aims), self.discriminator(behaviours)])
+        logits = self.discriminator(torch.cat([aims, behaviours], dim=1))
         labels = torch.zeros_like(logits)
         labels[: aims.shape[1]] = 1.0
         right = ((logits > 0) == (labels > 0.5)).float().mean().item()
