@@ -20,7 +20,7 @@ from agents.finite import check_finite
 from agents.forcing import Forcing, TeacherForcing, make_forcing
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
-from agents.sequence_scores import correct_sequences, mean_loss, score_metrics, sequence_scores
+from agents.sequence_scores import correct_sequences, counted, mean_loss, score_metrics, sequence_scores
 from memory.neural import CompiledCore, RecurrentCore, Unrolled, named_tensors, unroll
 
 
@@ -125,7 +125,9 @@ class SequenceModel:
         scores = sequence_scores(logits, batch["targets"], batch["mask"])
         cross_entropy = mean_loss(scores, batch["targets"], batch["mask"])
         penalty, forced = self.forcing.penalty(self, batch["inputs"], steps.recorded, correct_sequences(scores))
-        loss = cross_entropy + self.forcing_weight * penalty
+        # A sequence pays its likelihood and the discriminators, NLL + C: both are taken by the bit.
+        sequences_per_bit = mask.shape[1] / counted(batch["targets"], batch["mask"])
+        loss = cross_entropy + self.forcing_weight * sequences_per_bit * penalty
         if steps.losses is not None:
             loss = loss + steps.losses.mean()
             forced = {"losses/auxiliary": steps.losses.mean().item(), **forced}

@@ -42,7 +42,7 @@ class SequenceTraining(CoreConfig):
     """What is learned from beside the likelihood: nothing; discriminators of hidden states, or of these and of memory,
     in a task that is generated; in a task with an answer, of memories of right and of wrong predictions."""
     forcing_weight: float = Field(default=1.0, ge=0.0)
-    """Factor of what the model pays to discriminators."""
+    """Factor of what a sequence pays to discriminators, beside its negative log likelihood."""
     discriminator_learning_rate: float = Field(default=1e-4, gt=0.0)
     """Of their Adam."""
     model_from: float = Field(default=0.75, ge=0.0, le=1.0)

@@ -48,10 +48,14 @@ def sequence_scores(logits: Tensor, targets: Tensor, mask: Tensor) -> Scores:
     return {"nats": bit_losses(logits, targets, mask).sum((0, 2)), "wrong_bits": wrong.float().sum((0, 2))}
 
 
+def counted(targets: Tensor, mask: Tensor) -> Tensor:
+    """Bits or answers that count, in all sequences."""
+    return mask.sum() * (1 if targets.dtype == torch.int64 else targets.shape[-1])
+
+
 def mean_loss(scores: Scores, targets: Tensor, mask: Tensor) -> Tensor:
     """The mean over all bits or answers that count: its gradient has the same scale however long sequences are."""
-    each = 1 if targets.dtype == torch.int64 else targets.shape[-1]
-    return scores["nats"].sum() / (mask.sum() * each)
+    return scores["nats"].sum() / counted(targets, mask)
 
 
 def correct_sequences(scores: Scores) -> Tensor:

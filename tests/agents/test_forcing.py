@@ -189,6 +189,28 @@ def test_a_model_that_is_forced_still_learns(case: str) -> None:
     assert last < 0.8 * first
 
 
+def test_a_sequence_pays_its_likelihood_and_the_discriminators() -> None:
+    """The gradient is that of NLL + weight C of a sequence, whose parts weigh the same however many bits it has."""
+
+    class Sum:
+        records = ("memory",)
+
+        def penalty(self, model: Any, inputs: Tensor, states: Any, correct: Tensor) -> tuple[Tensor, dict[str, float]]:
+            return states["memory"].sum((0, 2, 3)).mean(), {}
+
+    model, batch = build({}, generative=False), copy_task(min_length=3, max_length=3, bits=3).draw(4)
+    model.forcing, model.forcing_weight, model.gradient_norm = Sum(), 2.5, 1e6  # type: ignore[assignment]
+    inputs, targets, mask = map(torch.from_numpy, batch)
+    logits, steps = model.predict(inputs, ("memory",))
+    bits = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    paid = bits[mask].sum() + 2.5 * steps.recorded["memory"].sum()
+    parameters = [*model.core.parameters(), *model.readout.parameters()]
+    expected = torch.autograd.grad(paid / (4 * 3 * 3), parameters)
+    model.learn(*batch)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
 def test_no_weight_is_no_forcing() -> None:
     """A penalty that counts for nothing leaves the model as teacher forcing does."""
     states = []
