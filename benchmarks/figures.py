@@ -91,12 +91,17 @@ def table(rows: Sequence[Row], report: Report) -> str:
         for name in _sorted({name for at, name in finals if at == world}, report):
             final = finals[world, name]
             cells = [spread(metric, list(final[metric].values())) for metric in report.metrics]
-            lines.append([world, name, *cells, str(max(map(len, final.values())))])
+            lines.append([world, name, *cells, _counted({len(final[metric]) for metric in report.metrics} - {0})])
         for agent, mean, least, greatest, seeds in dopamine(world) if report.dopamine else ():
             value = f"{_number(mean, mean)} ({_number(least, mean)} to {_number(greatest, mean)})"
             cells = [value if metric == "return_over_run" else "" for metric in report.metrics]
             lines.append([world, f"{agent} (Dopamine)", *cells, str(seeds)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _counted(seeds: set[int]) -> str:
+    """How many seeds the numbers of a line are of, the fewest and the most where a metric is missing of some."""
+    return " to ".join(str(count) for count in sorted({min(seeds, default=0), max(seeds, default=0)}))
 
 
 def spread(metric: str, values: Sequence[float]) -> str:

@@ -23,7 +23,7 @@ from training.command_line import guarded, parse_overrides
 DNC = "copy_dnc_12x6"
 PRESETS = [
     Preset(DNC),
-    # The paper does not say from how many memories its discriminator learns: 8 of each kind take a third of the time of 32.
+    # The paper does not say from how many memories its discriminator learns: 8 of each kind take a third of 32's time.
     Preset(DNC, ("--agent.forcing", "memory", "--agent.discriminator_batch", "8"), "memory-forcing"),
     Preset("copy_gru_12x6"),
 ]

@@ -1,4 +1,4 @@
-"""What holds an encoder to the keys that it wrote before.
+"""What holds an encoder near the one that wrote its keys: to its own running mean, or to the keys themselves.
 
 A stored key is compared with queries of an encoder that has moved on. Where inference rests on stored keys, and the
 encoder learns from how they did, that is control with a delay of a memory's whole life: the same correction is asked

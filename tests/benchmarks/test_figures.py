@@ -33,6 +33,12 @@ def test_a_table_holds_the_last_of_each_run_over_seeds():
     assert len(lines) == 6 and {line.count("|") for line in lines} == {8}
 
 
+def test_a_table_tells_where_a_number_is_of_fewer_seeds_than_another():
+    fewer = [row for row in rows() if (row.seed, row.metric) != (2, "exact_hit_rate")]
+    line = table(fewer, REPORTS["atari_1m"]).splitlines()[2]
+    assert line == "| qbert | MFEC | 2,000 ± 1,000 |  |  | 55.0 ± 7.1 % | 2 to 3 |"
+
+
 def test_throughput_of_two_machines_is_not_averaged():
     speeds = [
         replace(ROW, metric="steps_per_second", value=value, machine=name) for name, value in (("a", 1), ("b", 3))
