@@ -43,7 +43,6 @@ class Transition:
     terminations: np.ndarray
     truncations: np.ndarray
     next_observations: np.ndarray
-    next_state_hashes: np.ndarray
     labels: np.ndarray | None = None
     """What the right action would have been, int64, in worlds that reveal it after acting."""
 

@@ -97,7 +97,7 @@ class Encoder(nn.Module):
         device = observations.device.type
         rounded = self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(device))
         if self.normalisation is None:
-            scaled = observations.to(torch.bfloat16 if rounded else torch.float32).div_(self.observation_high)
+            scaled = observations.to(torch.bfloat16 if rounded else torch.float32) / self.observation_high
         else:
             scaled = self.normalisation(observations / self.observation_high)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=rounded):

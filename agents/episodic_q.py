@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.agent import WorldSpec
 from agents.episodes import RunningEpisodes
@@ -38,7 +38,8 @@ class EpisodicQConfig(BaseModel):
     refresh_keys_on_revisit: bool = False
     """Whether a state written again also takes its new key."""
     value_learning_rate: float = Field(0.05, ge=0.0, le=1.0)
-    """Share of the error that a recalled value of weight 1 is corrected by; below the tabular rate in the paper."""
+    """Share of the error that a value is corrected by, for each state of an update that recalls it with weight 1; below
+    the tabular rate in the paper. Times batch_size it must be below 2, or what all of them recall would diverge."""
     batch_size: int = Field(32, ge=1)
     """States in an update."""
     steps_per_update: int = Field(4, ge=1)
@@ -57,6 +58,15 @@ class EpisodicQConfig(BaseModel):
     """Agent step at which it reaches its last value."""
     updates_per_probe: int = Field(1_000, ge=1)
     """Updates between two looks at how stale the memory is."""
+
+    @model_validator(mode="after")
+    def _corrects_no_value_beyond_its_target(self) -> Self:
+        if self.value_learning_rate * self.batch_size >= 2:
+            raise ValueError(
+                f"value_learning_rate times batch_size must be below 2, got {self.value_learning_rate:g} times "
+                f"{self.batch_size}: a value that a whole batch recalls would be corrected so far that it diverges"
+            )
+        return self
 
 
 def make_memory(config: EpisodicQConfig, num_actions: int, device: str) -> EpisodicMemory:

@@ -189,11 +189,16 @@ class FreeRunning:
 
 
 class Kept:
-    """The newest behaviours of one kind, of one length in time."""
+    """The newest behaviours of one kind, of one length in time.
 
-    def __init__(self, capacity: int) -> None:
+    Args:
+        capacity: most that are kept.
+        device: where.
+    """
+
+    def __init__(self, capacity: int, device: torch.device | str = "cpu") -> None:
         self.capacity = capacity
-        self._rows = torch.zeros(0)
+        self._rows = torch.zeros(0, device=device)
         self._added = 0
 
     def __len__(self) -> int:
@@ -208,7 +213,7 @@ class Kept:
         if not len(behaviours):
             return
         if not self._added:
-            self._rows = behaviours.new_zeros(self.capacity, *behaviours.shape[1:])
+            self._rows = self._rows.new_zeros(self.capacity, *behaviours.shape[1:])
         if self._rows.shape[1:] != behaviours.shape[1:]:
             raise ValueError(
                 f"Memory Forcing needs sequences of one length, got {self._rows.shape[1]} and {behaviours.shape[1]} "
@@ -230,7 +235,7 @@ class Kept:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
         rows = state["rows"]
-        self._rows = rows.new_zeros(self.capacity, *rows.shape[1:])
+        self._rows = self._rows.new_zeros(self.capacity, *rows.shape[1:])
         self._rows[: len(rows)] = rows
         self._added = state["added"]
 
@@ -245,14 +250,15 @@ class RightMemories:
         adversary: tells memories of right predictions from those of wrong ones.
         batch: memories of each kind in an update of it.
         kept: most of each kind that are kept.
+        device: where.
     """
 
     records: tuple[str, ...] = (MEMORY,)
 
-    def __init__(self, adversary: Adversary, *, batch: int, kept: int) -> None:
+    def __init__(self, adversary: Adversary, *, batch: int, kept: int, device: torch.device | str = "cpu") -> None:
         self.adversary = adversary
         self.batch = batch
-        self._right, self._wrong = Kept(kept), Kept(kept)
+        self._right, self._wrong = Kept(kept, device), Kept(kept, device)
 
     def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
         memories = states[MEMORY].flatten(2)
@@ -305,4 +311,4 @@ def make_forcing(
         (hidden,) = (name for name in state if name.rpartition(".")[2] == HIDDEN)
         names = (hidden, MEMORY) if config.forcing == "memory" else (hidden,)
         return FreeRunning({name: adversary(name) for name in names})
-    return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories)
+    return RightMemories(adversary(MEMORY), batch=config.discriminator_batch, kept=config.kept_memories, device=device)

@@ -44,7 +44,7 @@ class MFECConfig(BaseModel):
 
     @model_validator(mode="after")
     def _can_hold_neighbours(self) -> MFECConfig:
-        # An action with fewer memories counts as infinitely good: it would be taken for ever.
+        # An action with fewer memories counts as infinitely good: it would be taken in every new state for ever.
         if self.capacity < self.neighbours:
             raise ValueError(f"capacity must be at least neighbours, {self.neighbours}, got {self.capacity}")
         return self
@@ -53,8 +53,9 @@ class MFECConfig(BaseModel):
 class MFEC:
     """Episodic control over whole returns.
 
-    An action with fewer memories than `neighbours` counts as infinitely good, so that each is tried first (the paper
-    is silent). A batch of parallel environments reads one memory; each writes its episode when it ends.
+    In a state that it was not taken in, an action with fewer memories than `neighbours` counts as infinitely good, so
+    that each is tried first (the paper is silent). A batch of parallel environments reads one memory; each writes its
+    episode when it ends.
     """
 
     def __init__(
@@ -166,12 +167,10 @@ class MFEC:
         """Value of each action (eq. 2), and where it is an exact match's, each `[batch, actions]`."""
         tried = np.array([len(store) >= self.memory.neighbours for store in self.memory.stores])
         values = np.full((len(hashes), len(tried)), np.inf)
-        if not tried.any():
-            return values, np.zeros(values.shape, dtype=bool)
-        recall = self.memory.read_each(keys, np.flatnonzero(tried).tolist(), touch)
-        values[:, tried] = recall.estimates().unflatten(0, (len(keys), -1)).cpu().numpy()
-        exact_values, known = (answer.cpu().numpy() for answer in self.memory.exact(hashes, touch))
-        exact = known & tried
+        if tried.any():
+            recall = self.memory.read_each(keys, np.flatnonzero(tried).tolist(), touch)
+            values[:, tried] = recall.estimates().unflatten(0, (len(keys), -1)).cpu().numpy()
+        exact_values, exact = (answer.cpu().numpy() for answer in self.memory.exact(hashes, touch))
         values[exact] = exact_values[exact]
         return values, exact
 

@@ -174,7 +174,7 @@ class REC(NEC):
         if keys.grad is not None:
             embedded.backward(keys.grad)
         self.parts.step(embedded, batch, self._pretrained)
-        # Before anything is put right: as stale as the memory gets.
+        # Before a sweep or a map puts anything right; what was recalled may be fresh by now.
         metrics |= self._staleness(self.parts.reinstatement)
         if self._pretrained:
             self.parts.keep_up(self.updates, batch)

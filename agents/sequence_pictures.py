@@ -59,12 +59,13 @@ def sequence_pictures(
         found = {"inputs": one_hot[inputs], "targets": one_hot[targets], "predictions": logits.softmax(-1).numpy()}
         found = {name: values * (mask[..., None] | (name == "inputs")) for name, values in found.items()}
     states = model.states(inputs)
+    ends = [_end(mask[:, sequence]) for sequence in range(mask.shape[1])]
     for name, values in states.items():
         last = name.rpartition(".")[2]
         if last in _OVER_TIME:
             found[last] = values.reshape(*values.shape[:2], -1)
         elif last in _AT_THE_END:
-            found[last] = values[-1].transpose(2, 0, 1)
+            found[last] = values[ends, range(len(ends))].transpose(2, 0, 1)
     pictures = {name: _side_by_side(values) for name, values in found.items()}
     if states.keys() >= set(WRITTEN_AND_READ):
         pictures |= _similarities(states, inputs, mask, words)
@@ -77,7 +78,7 @@ def _similarities(
     """What was written and read beside what was written before, of each sequence up to its last step that counts."""
     maps: dict[str, list[np.ndarray]] = {}
     for sequence in range(mask.shape[1]):
-        steps = 1 + int(np.flatnonzero(mask[:, sequence])[-1])
+        steps = 1 + _end(mask[:, sequence])
         read = None if words is None else [words[number] for number in inputs[:steps, sequence]]
         has_room = read is not None and steps * WORD_CELL <= _WIDEST
         cell = WORD_CELL if has_room else max(1, min(_CELL, _WIDEST // steps))
@@ -85,6 +86,11 @@ def _similarities(
         for name, similarities in similarity_maps(*said).items():
             maps.setdefault(name, []).append(heat_map(similarities, cell, read if has_room else None))
     return {name: beside(pictures) for name, pictures in maps.items()}
+
+
+def _end(mask: np.ndarray) -> int:
+    """The last step that counts; a shorter sequence of a batch is filled up after it."""
+    return int(np.flatnonzero(mask)[-1])
 
 
 def _right_and_wrong(mistakes: np.ndarray) -> list[int]:

@@ -129,7 +129,6 @@ class TrainingLoop:
                 terminations=terminations | infos["life_lost"] if "life_lost" in infos else terminations,
                 truncations=truncations,
                 next_observations=next_observations,
-                next_state_hashes=infos["state_hash"],
                 labels=infos.get("label"),
             )
         )

@@ -261,7 +261,8 @@ class SyntheticGradient(_StoredKeys):
     It learns from the gradients that memories do get. These shrink with the number of memories that share a loss, and
     with the size of keys, so it is given keys of one size and foretells gradients times the number of memories, in
     units of their running size. A memory of `n`, of which `b` are written at a time, lives for `n / b` updates: summed
-    over its life, and over the `b` written with it, that is the mean of what is foretold.
+    over its life, and over the `b` written with it, that is the mean of what is foretold. Where few share a
+    loss, as in REC those recalled, `n` is how many these are, and the sum is right up to a factor.
 
     Args:
         model: from keys and context side by side `[n, key_size + context]` to gradients `[n, key_size]`.

@@ -79,10 +79,13 @@ class Freshening:
     def sweep(self) -> int:
         """Embed the next memories in turn anew, as many as the budget allows; how many were."""
         filled = self._memory.filled_slots()
-        count = min(self._budget, len(filled))
-        turn = (torch.arange(count) + self._next) % max(1, len(filled))
-        self._next = (self._next + count) % max(1, len(filled))
-        return self.freshen(filled[turn])
+        if not len(filled):
+            return 0
+        # Slots come in order, and new ones between them: a turn goes by slot, and not by how many were passed.
+        passed = torch.searchsorted(filled, self._next)
+        turn = filled[(torch.arange(min(self._budget, len(filled))) + passed) % len(filled)]
+        self._next = int(turn[-1]) + 1
+        return self.freshen(turn)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sweep stands."""

@@ -47,7 +47,7 @@ def recollect_actions(
     }
     for place, slot in enumerate(exact[asked].tolist() if exact is not None else []):
         if slot >= 0:
-            row = memory.rows(actions[place, :1], torch.tensor([slot]))
+            row = memory.rows(actions[place, :1], torch.tensor([slot], device=query.device))
             alone = {"slots": slot, "weights": 1.0, "values": memory.table.values[row], "distances": 0.0}
             for name, value in alone.items():
                 answered[name][place, 0] = value

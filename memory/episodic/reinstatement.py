@@ -61,11 +61,11 @@ class Raw:
 
     def __init__(self, capacity: int, shape: tuple[int, ...]) -> None:
         self._observations = torch.zeros(capacity, *shape, dtype=torch.uint8)
-        self._filled = 0
+        self._filled = torch.zeros(capacity, dtype=torch.bool)
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         self._observations[slots] = observations
-        self._filled = max(self._filled, *(slots + 1).tolist(), 0)
+        self._filled[slots] = True
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
         return self._observations[slots].float()
@@ -75,14 +75,15 @@ class Raw:
 
     @property
     def nbytes(self) -> int:
-        return self._observations[: self._filled].nbytes
+        return int(self._filled.sum()) * self._observations[0].nbytes
 
     def state_dict(self) -> dict[str, Any]:
-        return {"observations": self._observations[: self._filled]}
+        slots = self._filled.nonzero()[:, 0]
+        return {"slots": slots, "observations": self._observations[slots]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._filled = len(state["observations"])
-        self._observations[: self._filled] = state["observations"]
+        self._filled.zero_()
+        self.remember(state["slots"], state["observations"])
 
 
 class Lossless:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from xxhash import xxh3_64_intdigest
 
 from memory.episodic.kernels import Kernel
 from memory.episodic.reinstatement import Reinstatement
@@ -28,16 +29,17 @@ Decide = Callable[[Tensor, Tensor], Tensor]
 
 
 class Probe:
-    """The true observations of some memories, all that were ever told of being as likely to be among them.
+    """The true observations of some memories: of those in the slots of the lowest hashes.
 
-    A slot stays with the probe when its memory is evicted for another. Costs the bytes of those observations, and a
-    look the forward pass of all of them.
+    Every slot has the same chance to be among them, and one chance only: where some memories are rewritten all the time
+    and others last, a new draw at each write would fill the probe with the former. A slot stays with the probe when its
+    memory is evicted for another. Costs the bytes of those observations, and a look the forward pass of all of them.
 
     Args:
         memory: what is probed.
         shape: of an observation.
         count: most memories whose observations are kept.
-        generator: what draws them.
+        generator: what draws the seed of the hashes.
     """
 
     def __init__(self, memory: Slots, shape: tuple[int, ...], count: int, generator: torch.Generator) -> None:
@@ -46,20 +48,14 @@ class Probe:
         self._memory = memory
         self._observations = torch.zeros(count, *shape, dtype=torch.uint8)
         self._place_of: dict[int, int] = {}
-        self._seen = 0
-        self._generator = generator
+        self._seed = int(torch.randint(2**62, (), generator=generator))
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         """Keep what belongs to the probe of observations uint8 `[n, *shape]` just embedded for distinct `slots`."""
-        draws = torch.rand(len(slots), generator=self._generator).tolist()
-        for slot, draw, observation in zip(slots.tolist(), draws, observations, strict=True):
-            place = self._place_of.get(slot)
-            if place is None:
-                place = self._place_for(draw)
-                if place is None:
-                    continue
-                self._place_of[slot] = place
-            self._observations[place] = observation
+        for slot, observation in zip(slots.tolist(), observations, strict=True):
+            place = self._place_of[slot] if slot in self._place_of else self._place_for(slot)
+            if place is not None:
+                self._observations[place] = observation
 
     @property
     def slots(self) -> Tensor:
@@ -83,18 +79,19 @@ class Probe:
                     if at == last:
                         self._place_of[other] = place
 
-    def _place_for(self, draw: float) -> int | None:
-        """A place for one more slot, with the chance that reservoir sampling gives it."""
-        self._seen += 1
-        count = len(self._observations)
-        if len(self._place_of) < count:
-            return len(self._place_of)
-        place = int(draw * self._seen)
-        if place >= count:
-            return None
-        leaving = next(slot for slot, at in self._place_of.items() if at == place)
-        del self._place_of[leaving]
+    def _place_for(self, slot: int) -> int | None:
+        """A place that is free, or of the slot of the highest hash if that of this one is lower."""
+        place = len(self._place_of)
+        if place == len(self._observations):
+            leaving = max(self._place_of, key=self._hash)
+            if self._hash(leaving) < self._hash(slot):
+                return None
+            place = self._place_of.pop(leaving)
+        self._place_of[slot] = place
         return place
+
+    def _hash(self, slot: int) -> int:
+        return xxh3_64_intdigest(slot.to_bytes(8, "little"), self._seed)
 
     @torch.no_grad()
     def staleness(
@@ -159,16 +156,14 @@ class Probe:
             "observations": self._observations,
             "slots": np.array([*self._place_of], dtype=np.int64),
             "places": np.array([*self._place_of.values()], dtype=np.int64),
-            "seen": self._seen,
-            "generator": self._generator.get_state(),
+            "seed": self._seed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
         self._observations.copy_(state["observations"])
         self._place_of = dict(zip(state["slots"].tolist(), state["places"].tolist(), strict=True))
-        self._seen = state["seen"]
-        self._generator.set_state(state["generator"])
+        self._seed = state["seed"]
 
 
 def compared(
@@ -195,12 +190,12 @@ def compared(
     itself = torch.eye(len(fresh), dtype=torch.bool, device=fresh.device)
     # Before the kernel sees them, distances must be those it would tell keys apart by.
     near = [kernel.comparable(keys) for keys in (fresh, stored)]
-    nearest = [torch.cdist(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
+    nearest = [_distances(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
     found = [distances.topk(neighbours, dim=1, largest=False).indices for distances in nearest]
     recall = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2).float().mean()
     pieces = [*zip(fresh.split(_AT_ONCE), (~itself).split(_AT_ONCE), strict=True)]
     weights = [torch.cat([kernel(queries, keys[None], valid) for queries, valid in pieces]) for keys in (fresh, stored)]
-    to_stored = torch.cdist(near[0], near[1])
+    to_stored = _distances(near[0], near[1])
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
     metrics = {
         "neighbour_recall": float(recall),
@@ -213,3 +208,8 @@ def compared(
     else:
         metrics["decision_flips"] = float((decide(weights[0], values) != decide(weights[1], values)).float().mean())
     return metrics
+
+
+def _distances(queries: Tensor, keys: Tensor) -> Tensor:
+    # By subtraction: a matrix product rounds away what tells keys apart that are far from the origin.
+    return torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")

@@ -179,7 +179,7 @@ class MNM(RecurrentCore[MNMState]):
         self.interface = nn.Linear(controller.output_size, (3 * heads + 1) * width)
         with torch.no_grad():
             self.interface.weight *= _INITIAL_GAIN
-            # Heads begin by reading where they write: else they must find each other before anything is learned.
+            # Heads begin by reading near where they write: else they must find each other before anything is learned.
             _, write_keys, _, read_keys = self.interface.weight.split([width, *[heads * width] * 3])
             read_keys.copy_(write_keys)
         self.rate = nn.Linear(width, 1)

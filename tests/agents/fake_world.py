@@ -55,7 +55,6 @@ class FakeWorld:
             terminations=ends[0],
             truncations=ends[1] & ~ends[0],
             next_observations=self.observations,
-            next_state_hashes=self.state_hashes,
         )
         self._begin(transition.ended)
         return transition
@@ -102,7 +101,6 @@ class CueWorld:
             terminations=ended,
             truncations=np.zeros_like(ended),
             next_observations=self.observations,
-            next_state_hashes=self.state_hashes,
         )
         self._begin(ended)
         return transition
@@ -156,5 +154,4 @@ def transition_of(
         terminations=np.array([terminated]),
         truncations=np.array([truncated]),
         next_observations=np.array([next_observations], dtype=np.uint8),
-        next_state_hashes=np.array([0], dtype=np.uint64),
     )

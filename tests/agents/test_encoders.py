@@ -70,6 +70,12 @@ def test_observations_are_scaled_by_their_largest_value(shape: tuple[int, ...], 
     torch.testing.assert_close(encoder_for(shape, high)(ones * high), encoder_for(shape, 1)(ones))
 
 
+def test_observations_that_are_floats_already_are_left_as_they_are() -> None:
+    observations = torch.full((2, *GRID), 100.0)
+    encoder_for(GRID, 255)(observations)
+    assert (observations == 100.0).all()
+
+
 @pytest.mark.parametrize(("shape", "high"), [(GRID, 1), (SCREEN, 255)])
 def test_bfloat16_stays_near_float32_and_trains_float32_weights(shape: tuple[int, ...], high: int) -> None:
     exact, rounded = encoder_for(shape, high), encoder_for(shape, high, precision="bfloat16")

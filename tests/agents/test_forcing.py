@@ -211,6 +211,14 @@ def test_a_sequence_pays_its_likelihood_and_the_discriminators() -> None:
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+def test_what_is_kept_comes_back_to_the_device_it_was_on() -> None:
+    saved = Kept(3)
+    saved.add(torch.ones(2, 4, 5))
+    restored = Kept(3, device="meta")
+    restored.load_state_dict(saved.state_dict())
+    assert restored._rows.device.type == "meta" and restored._rows.shape == (3, 4, 5) and len(restored) == 2
+
+
 def test_no_weight_is_no_forcing() -> None:
     """A penalty that counts for nothing leaves the model as teacher forcing does."""
     states = []

@@ -107,9 +107,7 @@ def update_of(agent, credited=None, counts_for=1.0, fresh=True, query_gradient=F
     agent.act(observations.numpy(), nothing)
     zeros = np.zeros(8)
     agent.observe(
-        Transition(
-            observations.numpy(), nothing, zeros, zeros, zeros, zeros, observations.numpy(), nothing, labels.numpy()
-        )
+        Transition(observations.numpy(), nothing, zeros, zeros, zeros, zeros, observations.numpy(), labels.numpy())
     )
     agent.learn()
     return steps[0], expected

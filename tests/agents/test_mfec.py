@@ -97,6 +97,20 @@ def test_a_state_seen_before_is_worth_its_own_return_whatever_its_neighbours_say
     assert_worth(agent, (50, 50), -4.0)
 
 
+def test_what_a_known_state_is_worth_counts_however_few_memories_there_are() -> None:
+    """A world with fewer states than neighbours: it would be played at random for ever."""
+    agent = agent_in_the_plane(neighbours=11)
+    assert agent.act(observation_of([(1, 1)] * 50), hash_of([(1, 1)] * 50), epsilon=0.0).tolist().count(0) not in (
+        0,
+        50,
+    )
+    remember(agent, 0, {(1, 1): 0.0})
+    live(agent, [((1, 1), 1, 1.0)])
+    for point, best in (((1, 1), {1}), ((2, 2), {0, 1})):
+        chosen = agent.act(observation_of([point] * 50), hash_of([point] * 50), epsilon=0.0)
+        assert set(chosen.tolist()) == best
+
+
 def test_an_unknown_state_is_worth_the_plain_mean_of_its_nearest_memories() -> None:
     agent = agent_in_the_plane(neighbours=4)
     rng = np.random.default_rng(3)
@@ -140,7 +154,7 @@ def test_an_action_with_fewer_memories_than_neighbours_is_tried_first() -> None:
     agent = agent_in_the_plane(num_actions=3, neighbours=3)
     remember(agent, 0, {(1, 1): 1e6, (2, 2): 1e6, (3, 3): 1e6})
     remember(agent, 1, {(1, 1): -5.0, (2, 2): -5.0})
-    point = [(1, 1)] * 100
+    point = [(9, 9)] * 100
     chosen = agent.act(observation_of(point), hash_of(point), epsilon=0.0)
     # Two actions are short of memories, and none of the two is better.
     assert set(chosen.tolist()) == {1, 2}
@@ -186,7 +200,6 @@ def test_of_parallel_environments_only_the_ended_episodes_are_written() -> None:
                 terminations=np.array(ended),
                 truncations=np.zeros(3, dtype=bool),
                 next_observations=observation_of(points),
-                next_state_hashes=hash_of(points),
             )
         )
         points = [(x, y + 10) for x, y in points]

@@ -276,6 +276,17 @@ def test_a_value_moves_by_rate_times_weight_times_error_summed_over_the_queries_
     assert memory.stores[0].keys.tolist() == [[0.0], [1.0]] and memory.stores[1].keys.tolist() == [[5.0]]
 
 
+def test_a_rate_by_which_values_would_diverge_is_refused() -> None:
+    """A memory that all states of a batch recall alone is corrected by each of them."""
+    memory, memories = two_memories(value_learning_rate=0.05, key_learning_rate=0.0)
+    for _ in range(50):
+        update_by_hand(memory, memories, queries=[5.0] * 32, actions=[1] * 32, returns=[1.0] * 32)
+    assert memory.stores[1].values.tolist() == pytest.approx([1.0])
+    NECConfig(value_learning_rate=0.06, batch_size=32)
+    with pytest.raises(ValueError, match=r"value_learning_rate times batch_size must be below 2, got 0\.07 times 32"):
+        NECConfig(value_learning_rate=0.07, batch_size=32)
+
+
 def test_keys_follow_their_gradients_over_the_running_mean_of_all_squared_key_gradients() -> None:
     memory, memories = two_memories(value_learning_rate=0.0, key_learning_rate=0.01)
     keys, squared = np.array([0.0, 1.0]), 0.0

@@ -55,6 +55,15 @@ def test_weights_stand_slot_by_slot_along_time(name):
     assert ("recall/links" in pictures) == (name == "dnc")
 
 
+def test_memory_is_shown_as_it_was_when_a_shorter_sequence_ended():
+    """Of a batch of stories the shorter ones are filled up: what is read then is nobody's question."""
+    model, (inputs, targets, mask) = make("dnc"), batch()
+    mask[STEPS - 4 :] = False
+    picture = sequence_pictures(model, inputs, targets, mask)["recall/memory"]
+    memory = np.abs(model.states(inputs)["memory"][STEPS - 5, 0])
+    np.testing.assert_allclose(strengths(picture, SLOTS, WIDTH, 0), memory / memory.max(), atol=0.01)
+
+
 def test_keys_of_all_heads_stand_one_below_the_other_along_time():
     model, (inputs, targets, mask) = make("mnm"), batch()
     pictures = sequence_pictures(model, inputs, targets, mask)

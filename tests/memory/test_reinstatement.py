@@ -55,6 +55,14 @@ def test_what_is_kept_comes_back_to_the_bit(observations, seed, samples):
             assert torch.equal(back(one, slots[:1]), batch[:1])
 
 
+def test_raw_observations_take_their_bytes_and_none_for_the_slots_between_them():
+    """The dictionaries of several actions are filled from places far apart."""
+    raw = Raw(10_000, (4, 4))
+    raw.remember(torch.tensor([3, 5_000]), torch.ones(2, 4, 4, dtype=torch.uint8))
+    raw.remember(torch.tensor([5_000, 9_999]), torch.ones(2, 4, 4, dtype=torch.uint8))
+    assert raw.nbytes == 3 * 16 and raw.state_dict()["observations"].shape == (3, 4, 4)
+
+
 @pytest.mark.parametrize("count", [8, 9, 63, 64, 65])
 def test_observations_of_a_byte_are_too_little_to_train_a_dictionary_on(count):
     """Zstandard's own trainer ends the process on eight samples of a byte each."""

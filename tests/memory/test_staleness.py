@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from memory.episodic import CosineSoftmax, InverseDistance, Store, maximum
+from memory.episodic import CosineSoftmax, EpisodicMemory, InverseDistance, Store, maximum
 from memory.episodic.freshening import Freshening, UncertainFirst
 from memory.episodic.reinstatement import Raw
 from memory.episodic.staleness import Probe, compared
@@ -283,3 +283,59 @@ def test_what_is_forgotten_leaves_the_others_where_they_are():
     assert sorted(probe._place_of.values()) == list(range(10))
     for slot, place in probe._place_of.items():
         assert probe._observations[place].item() == slot
+
+
+def test_memories_that_last_are_as_likely_to_be_probed_as_those_rewritten_all_the_time():
+    """Half of sixty slots are told once, the other half fifty times more: each slot keeps its one chance."""
+    lasting = 0
+    for seed in range(100):
+        probe = Probe(Store(60, 2, eviction="lru"), (1,), 10, torch.Generator().manual_seed(seed))
+        probe.remember(torch.arange(60), torch.zeros(60, 1, dtype=torch.uint8))
+        before = sorted(probe._place_of)
+        for _ in range(50):
+            probe.remember(torch.arange(30, 60), torch.ones(30, 1, dtype=torch.uint8))
+        assert sorted(probe._place_of) == before
+        assert all(probe._observations[place].item() == (slot >= 30) for slot, place in probe._place_of.items())
+        lasting += sum(slot < 30 for slot in probe._place_of)
+    # Half of 1,000, give or take four standard deviations of as many coins.
+    assert abs(lasting - 500) < 4 * 250**0.5
+
+
+def test_a_sweep_reaches_every_action_while_their_dictionaries_grow():
+    """Between two sweeps more is inserted, before the place where the sweep stands too, than a sweep freshens."""
+    memory = EpisodicMemory(3, 60, 2, neighbours=1, kernel=InverseDistance(1e-3))
+    raw, freshened = Raw(180, (1,)), set[int]()
+
+    class Encoder(nn.Module):
+        def forward(self, observations):
+            return observations.repeat(1, 2)
+
+    freshening = Freshening(memory, Encoder(), raw, budget=5)
+    for round_ in range(20):
+        hashes = np.arange(9 * round_, 9 * round_ + 9, dtype=np.uint64)
+        actions = torch.arange(9) % 3
+        memory.write(actions, torch.rand(9, 2), torch.rand(9), hashes, maximum, written_at=round_)
+        before = memory.table.keys[memory.rows_of(memory.filled_slots())].clone()
+        assert freshening.sweep() == 5
+        changed = (memory.table.keys[memory.rows_of(memory.filled_slots())] != before).any(dim=1)
+        freshened |= set(memory.filled_slots()[changed].tolist())
+    assert {slot // 60 for slot in freshened} == {0, 1, 2}
+    # Of a hundred, few were freshened twice: the first rounds, in which the memory is small, go around it.
+    assert len(freshened) >= 85
+
+
+def test_memories_far_from_the_origin_are_compared_as_exactly_as_those_near_it():
+    torch.manual_seed(0)
+    near = torch.randn(40, 4)
+    far, values = near + 4096.0, torch.rand(40)
+    moved = near + 0.5 * torch.randn(40, 4)
+    # So far out that the offset itself rounds by less than the keys are apart.
+    found = compared(far, moved + 4096.0, values, InverseDistance(1e-3), 5)
+    expected = compared(near, moved, values, InverseDistance(1e-3), 5)
+    assert found["neighbour_recall"] == pytest.approx(expected["neighbour_recall"], abs=0.02)
+    assert found["self_rank"] == pytest.approx(expected["self_rank"], abs=0.02)
+
+
+def test_nothing_is_swept_of_an_empty_memory(parts):
+    encoder, _, raw, _, _ = parts
+    assert Freshening(Store(COUNT, 5, eviction="fifo"), encoder, raw, budget=5).sweep() == 0
