@@ -24,6 +24,7 @@ from agents import AgentConfig, RandomAgent, SequenceModelConfig, WorldSpec, mak
 from agents.agent import Remembering
 from agents.sequence_pictures import sequence_pictures
 from envs import TaskConfig, WorldConfig
+from envs.workers import WorkersLostError
 from recall.recorder import RecordedAgent, Subject
 from training import scores
 from training.command_line import UsageError
@@ -44,17 +45,17 @@ class RunConfig(BaseModel):
     """The world, or the sequence task."""
     agent: AgentConfig
     """The agent, or the sequence model."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything that is random in the run."""
     steps: int = Field(250_000, ge=1)
     """Agent steps, all environments together; on Atari a step is four frames. Of a sequence model: updates."""
-    num_envs: int = Field(1, ge=1)
+    num_envs: int = Field(1, ge=1, le=10_000)
     """Parallel environments; 1 is the papers' setting, more are faster. In a sequence task: sequences of a batch."""
     env_workers: int = Field(0, ge=0)
     """Processes the environments are spread over, one that crashes being started again; 0 keeps them in this one."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks and memories live."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1_024)
     """Processor threads for tensors; 0 leaves the choice to torch."""
     deterministic: bool = False
     """On a GPU, take the operations that give the same numbers every time, slower ones; on a CPU all do."""
@@ -94,8 +95,17 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
     """Build the loop of a run, with agent and world or model and task, and its tally.
 
     Raises:
-        UsageError: if world or agent cannot be built.
+        UsageError: if world or agent cannot be built, or do not fit into memory.
     """
+    try:
+        return _make_loop(config)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+            raise UsageError(f"these sizes do not fit into memory, ask for less: {error}") from error
+        raise
+
+
+def _make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.deterministic:
@@ -125,7 +135,7 @@ def make_world(config: RunConfig, num_envs: int | None = None) -> VectorEnv:
         if num_envs is not None:
             return envs.make(config.env, num_envs)
         return envs.make(config.env, config.num_envs, config.env_workers)
-    except ValueError as error:
+    except (ValueError, WorkersLostError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -200,13 +210,20 @@ def subject(config: RunConfig, world: VectorEnv) -> Subject:
     )
 
 
-def random_score(config: RunConfig) -> float:
-    """What random play scores in the run's world: the published figure, or else the mean of twenty episodes."""
+def random_score(config: RunConfig, stopped: Callable[[], bool] = lambda: False) -> float | None:
+    """What random play scores in the run's world: the published figure, or else the mean of twenty episodes.
+
+    Between two of them `stopped` is asked whether to leave it at those that were played; None if that is none.
+    """
     if config.env.name == "atari":
         with contextlib.suppress(ValueError):  # A game without a published score is played.
             return scores.random_and_human(config.env.game).random
     world = make_world(config, num_envs=1)
     player = RandomAgent(int(world.single_action_space.n), np.random.default_rng(config.seed))  # type: ignore[attr-defined]
-    episodes = play_games(player, world, range(RECENT_EPISODES), epsilon=1.0)
-    world.close()
-    return float(np.mean([episode.episode_return for episode in episodes]))
+    returns = []
+    with contextlib.closing(world):
+        for seed in range(RECENT_EPISODES):
+            if stopped():
+                break
+            returns += [episode.episode_return for episode in play_games(player, world, [seed], epsilon=1.0)]
+    return float(np.mean(returns)) if returns else None

@@ -37,7 +37,7 @@ from envs import WorldConfig
 from recall.episode_writer import Provenance
 from recall.episodes import TrainingEpisodes
 from recall.games import GameRecorder
-from train import load_checkpoint, open_run, restoring, warn
+from train import changes, identity, load_checkpoint, open_run, restoring, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import play_games
@@ -53,19 +53,19 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    games: int = Field(default=30, ge=1)
+    games: int = Field(default=30, ge=1, le=1_000_000)
     """Whole games that are played."""
     epsilon: float = Field(default=0.001, ge=0.0, le=1.0)
     """Chance of a random action; 0.001 breaks a greedy agent's endless loops, and costs it next to nothing."""
-    no_op_max: int | None = Field(default=None, ge=0)
+    no_op_max: int | None = Field(default=None, ge=0, lt=2**31)
     """Atari: a game begins with 0 to this many frames in which nothing is done."""
     sticky_actions: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Atari: probability, at every frame, that the emulator repeats the action before."""
-    max_frames: int | None = Field(default=None, ge=1)
+    max_frames: int | None = Field(default=None, ge=1, lt=2**31)
     """Frames after which a game is truncated; outside Atari a step is a frame."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Draws the games, from a stream apart from training; more games include those of fewer."""
-    num_envs: int = Field(default=10, ge=1)
+    num_envs: int = Field(default=10, ge=1, le=10_000)
     """Games played side by side."""
     record: int = Field(default=0, ge=0)
     """Games of which it is recorded what the agent remembered; TensorBoard shows them under "Recalls"."""
@@ -75,7 +75,7 @@ class EvaluationConfig(BaseModel):
     """File (.mp4) for a video of the first game, in true colour and at its true speed."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks and memories live; by default where they were trained."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=1_024)
     """Processor threads for tensors; 0 leaves the choice to torch."""
 
 
@@ -135,6 +135,12 @@ def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[
         UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
     """
     step, state = load_checkpoint(run, config)
+    trained = {name: options for name, options in state.get("config", {}).items() if name == "agent"}
+    if other := changes(trained, identity(config)["config"]):
+        raise UsageError(
+            f"the checkpoint in {run.path} is not of its config.yaml: {', '.join(other)}; "
+            f"put back the one that it was trained with"
+        )
     agent = make_agent(config, world)
     with restoring(run):
         agent.load_state_dict(state["agent"])
@@ -246,7 +252,7 @@ def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dic
         "standard_deviation": float(game_scores.std()),
         "min": float(game_scores.min()),
         "max": float(game_scores.max()),
-        "random_score": random_score(config.model_copy(update={"env": env})),
+        "random_score": None,
         "human_score": human_score,
         "human_normalised": human_normalised,
     }
@@ -268,8 +274,8 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
             raise UsageError(f"{run.evaluations} cannot be made: {error.strerror}") from error
         print(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
         print(f"{'protocol':<20}{describe(env, options)}", flush=True)
-        film = Film(options.video, env, int(seeds[0])) if options.video else None
         recorder = make_recorder(run, config, options, world, agent, step, provenance)
+        film = Film(options.video, env, int(seeds[0])) if options.video else None
         watchers = [watcher for watcher in (film, recorder) if watcher is not None]
         with contextlib.ExitStack() as closed:
             for watcher in watchers:
@@ -291,10 +297,10 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         "game_seeds": seeds.tolist(),
         "seconds": seconds,
     }
-    try:
-        write_json(path, evaluation)
-    except OSError as error:
-        warn(f"the scores could not be written: {error}")
+    write_scores(path, evaluation)
+    # Random play may take long: by then the scores are on the disk.
+    result["random_score"] = random_score(config)
+    write_scores(path, {**evaluation, **result})
     for name, value in result.items():
         if value is not None:
             print(f"{name.replace('_', ' '):<20}{value:,.6g}")
@@ -304,6 +310,14 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
     if has_video:
         print(f"{'video':<20}{options.video}")
     return path
+
+
+def write_scores(path: Path, evaluation: dict[str, Any]) -> None:
+    """Write down what was played, or warn."""
+    try:
+        write_json(path, evaluation)
+    except OSError as error:
+        warn(f"the scores could not be written: {error}")
 
 
 def describe(env: WorldConfig, options: EvaluationConfig) -> str:

@@ -13,7 +13,6 @@ for them, with the keys and the values written before.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from envs.babi import BabiConfig
 from envs.babi_stories import FULL_STOP, PLACEHOLDER, WORDS, encode
 from memory.neural.recollecting import similarity_maps
 from train import load_checkpoint, open_run, restoring
-from training.command_line import UsageError, guarded
+from training.command_line import ArgumentParser, UsageError, guarded
 
 ARTICLE = (
     "Mary travelled to the garden. Mary moved to the bedroom. Sandra went to the bathroom. Daniel travelled to the "
@@ -150,7 +149,7 @@ def picture(reading: Reading) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("story.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ArgumentParser("story.py", description=__doc__)
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("story", nargs="?", default=ARTICLE, help="what is read; by default the article's example")
     parser.add_argument("--picture", type=Path, help="file for the heat maps (.png); by default named after the run")

@@ -35,6 +35,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from assembly import RunConfig, make_loop, random_score, recorder_of
 from envs import TaskConfig
+from envs.workers import WorkersLostError
 from training import checkpoint
 from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
 from training.loop import ReplayError, TrainingLoop
@@ -160,6 +161,10 @@ def train(
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(NOT_FINITE)
+    except WorkersLostError as error:
+        hint = f"go on from the last checkpoint with: python train.py --resume {run.path}"
+        print(f"error: after step {loop.step}, {error}; {hint}", file=sys.stderr)
+        sys.exit(1)
     loop.close()
     if stop.signal and loop.step < config.steps:
         saved = "saved" if is_saved else "not saved: the checkpoint before it stands"
@@ -168,15 +173,24 @@ def train(
         sys.exit(RESUMABLE if is_saved else 1)
 
 
-def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
-    """Write and print what the run came to."""
-    result = tally.result()
-    if not isinstance(config.env, TaskConfig):
-        result["random_score"] = random_score(config)
+def write_result(run: RunDirectory, result: dict[str, Any]) -> None:
+    """Write down what the run came to, or warn."""
     try:
         run.write_result(result)
     except OSError as error:
         warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
+
+
+def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest) -> None:
+    """Write and print what the run came to."""
+    result = tally.result()
+    if isinstance(config.env, TaskConfig):
+        write_result(run, result)
+    else:
+        # Random play may take long: by then the result is on the disk.
+        write_result(run, {**result, "random_score": None})
+        result["random_score"] = random_score(config, lambda: stop.signal is not None)
+        write_result(run, result)
     if isinstance(config.env, TaskConfig):
         if "error_percent" in result:
             mistakes = f"{result['error_percent']:.4g} % of answers wrong"
@@ -193,25 +207,29 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally) -> None:
             if tally.recent
             else "no episode ended"
         )
-        summary = f"{score} (random play {result['random_score']:,.6g}) after {result['frames']:,} frames"
+        floor = result["random_score"]
+        compared = "" if floor is None else f" (random play {floor:,.6g})"
+        summary = f"{score}{compared} after {result['frames']:,} frames"
     print(
-        f"{config.agent.name.upper()} on {config.env.title}: {summary} in {tally.seconds:.0f} s. "
+        f"{config.agent.name.upper()} on {config.env.title}: {summary} in {result['seconds']:.0f} s. "
         f"Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"
     )
 
 
 def start(config: RunConfig, name: str) -> None:
     """Do a new run."""
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.ExitStack() as closed:
         loop, tally = make_loop(config)
+        # Also where training fails: processes of environments would keep this one from ending.
+        closed.enter_context(contextlib.closing(loop))
         options = config.model_dump(mode="json")
         try:
             run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", options, sys.argv)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
         with holding(run):
             train(config, run, make_session(config, run, loop, tally), loop, stop)
-            finish(config, run, tally)
+            finish(config, run, tally, stop)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
@@ -243,7 +261,7 @@ def resume(path: Path, arguments: list[str]) -> None:
         )
     if config.steps < before.steps:
         raise UsageError(f"--steps can only be raised: {run.path} is of {before.steps}, not {config.steps}")
-    with StopRequest() as stop, holding(run):
+    with StopRequest() as stop, holding(run), contextlib.ExitStack() as closed:
         step, state = load_checkpoint(run, config)
         if other := changes(state.get("config", {}), identity(config)["config"]):
             raise UsageError(
@@ -254,6 +272,7 @@ def resume(path: Path, arguments: list[str]) -> None:
         if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
         loop, tally = make_loop(config)
+        closed.enter_context(contextlib.closing(loop))
         session = make_session(config, run, loop, tally)
         with restoring(run):
             session.load_state_dict(state)
@@ -266,7 +285,7 @@ def resume(path: Path, arguments: list[str]) -> None:
             with contextlib.suppress(OSError):
                 print(f"going on with {run.path} from step {step}", flush=True)
             train(config, run, session, loop, stop)
-        finish(config, run, tally)
+        finish(config, run, tally, stop)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks import results
+from benchmarks.runner import check_folder, check_table
 from memory.episodic import InverseDistance, Store, maximum
 from training.command_line import guarded, parse_overrides
 from training.saver import Saver
@@ -149,17 +150,22 @@ def saves(options: CheckpointCostOptions, background: bool) -> Iterator[dict[str
 
 def main() -> None:
     options = parse_overrides(CheckpointCostOptions(), sys.argv[1:], "benchmarks.checkpoint_cost", __doc__)
-    options.out.unlink(missing_ok=True)
+    check_table(options.out)
+    if options.disk is not None:
+        check_folder(options.disk, "--disk")
     world = f"{options.memories:,} memories of {options.key_size}"
     blank = results.blank(options.out, world, "", options.machine)
+    found = []
     for variant in ("background", "foreground"):
         for repeat, measured in enumerate(saves(options, variant == "background")):
             print(variant, {name: round(value, 3) for name, value in measured.items()}, flush=True)
-            rows = [
+            found += [
                 replace(blank, variant=variant, seed=repeat, metric=name, value=value, seconds=measured["save_seconds"])
                 for name, value in measured.items()
             ]
-            results.add(options.out, rows)
+    # The table of before stands until all is measured.
+    options.out.unlink(missing_ok=True)
+    results.add(options.out, found)
 
 
 if __name__ == "__main__":

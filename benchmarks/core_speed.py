@@ -29,7 +29,7 @@ from torch import nn
 from benchmarks import results
 from benchmarks.neural_memory_speed import WARM_UP, timed
 from benchmarks.results import Row
-from benchmarks.runner import peak_megabytes
+from benchmarks.runner import Counts, check_table, peak_megabytes
 from benchmarks.workers import Job, Report, work
 from memory.neural import DNC, GRU, LSTM, MNM, NTM, CompiledCore, RecurrentCore, named_tensors, unroll
 from training.command_line import guarded, parse_overrides
@@ -45,7 +45,7 @@ class CoreSpeedOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    lengths: tuple[int, ...] = (20, 100)
+    lengths: Counts = (20, 100)
     """Steps of a sequence."""
     hidden: int = Field(default=100, ge=1)
     """Units of the recurrent layer, which in NTM, DNC and MNM is an LSTM controller."""
@@ -109,6 +109,7 @@ def measure(report: Report, options: CoreSpeedOptions, name: str, blank: Row) ->
 
 def main() -> None:
     options = parse_overrides(CoreSpeedOptions(), sys.argv[1:], "benchmarks.core_speed", __doc__)
+    check_table(options.out)
     jobs = []
     for length in options.lengths:
         world = f"{options.slots} x {options.width} batch {options.batch} length {length}"

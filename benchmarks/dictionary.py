@@ -24,7 +24,7 @@ from pydantic import Field, PositiveInt
 import envs
 from agents.sequence_model import SequenceModel
 from benchmarks.course import Run
-from benchmarks.runner import Preset
+from benchmarks.runner import Preset, prepare
 from benchmarks.sequence_runs import SequenceOptions, add_run, benchmark
 from benchmarks.workers import Report
 from envs.dictionary import DictionaryConfig
@@ -38,9 +38,6 @@ PRESETS = (
     Preset("dictionary_dnc"),
     Preset("dictionary_gru"),
 )
-
-
-MOST_PAIRS = 2**8
 
 
 class DictionaryOptions(SequenceOptions):
@@ -78,8 +75,11 @@ def capacity(model: SequenceModel, run: Run) -> dict[str, float]:
 def main() -> None:
     default = DictionaryOptions(out=Path("docs/results/dictionary.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.dictionary", __doc__)
-    if too_many := [pairs for pairs in options.pairs if pairs > MOST_PAIRS]:
-        raise UsageError(f"--pairs must be 1 to {MOST_PAIRS}, the keys of 8 bits, got {too_many[0]}")
+    for config, _ in prepare(options, PRESETS, 0, options.steps):
+        assert isinstance(config.env, DictionaryConfig)
+        most = 2**config.env.key_bits
+        if too_many := [pairs for pairs in options.pairs if pairs > most]:
+            raise UsageError(f"--pairs must be 1 to {most}, the keys of {config.env.key_bits} bits, got {too_many[0]}")
     benchmark(options, PRESETS, record, __name__)
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks import results
 from benchmarks.reports import BABI_TASKS, REPORTS, Figure, Report
 from benchmarks.results import Row
+from benchmarks.runner import check_folder
 from training.command_line import UsageError, guarded, parse_overrides
 
 DOPAMINE = results.REPOSITORY / "docs/results/published/dopamine_1m.csv"
@@ -260,13 +261,19 @@ def _number(number: float, scale: float) -> str:
 def main() -> None:
     options = parse_overrides(FiguresOptions(), sys.argv[1:], "benchmarks.figures", __doc__)
     there = [experiment for experiment in REPORTS if (options.folder / f"{experiment}.csv").is_file()]
+    if not options.experiments and not there:
+        raise UsageError(f"--folder: there are no tables in {options.folder}")
+    check_folder(options.folder, "--folder")
     for experiment in options.experiments or there:
-        rows = results.read(options.folder / f"{experiment}.csv")
+        try:
+            rows = results.read(options.folder / f"{experiment}.csv")
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         if experiment not in REPORTS or not rows:
             raise UsageError(f"no results of {experiment!r} in {options.folder}; known are {', '.join(REPORTS)}")
         report = REPORTS[experiment]
         for figure in report.figures:
-            if not any(row.metric == figure.metric for row in rows):
+            if not _panels([row for row in rows if row.metric == figure.metric], report):
                 continue
             path = options.folder / f"{experiment}{figure.suffix}.png"
             draw(rows, figure, report, path)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.runner import peak_megabytes
+from benchmarks.runner import Counts, check_table, peak_megabytes
 from benchmarks.workers import Job, Report, work
 from memory.neural import DNC, LSTM, CompiledCore, unroll
 from training.command_line import UsageError, guarded, parse_overrides
@@ -48,9 +48,9 @@ class SpeedOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    slots: tuple[int, ...] = (16, 64, 256, 1_024)
+    slots: Counts = (16, 64, 256, 1_024)
     """Vectors in memory, each with the first of the lengths."""
-    lengths: tuple[int, ...] = (20, 100, 200)
+    lengths: Counts = (20, 100, 200)
     """Steps of a sequence, each with the first number of slots."""
     width: int = Field(default=16, ge=1)
     """Length of a vector."""
@@ -178,6 +178,7 @@ def public_version() -> str:
 
 def main() -> None:
     options = parse_overrides(SpeedOptions(), sys.argv[1:], "benchmarks.neural_memory_speed", __doc__)
+    check_table(options.out)
     left_out = {name for name, wanted in (("pypi", options.against), ("compiled", options.compiled)) if not wanted}
     variants = [name for name in VARIANTS if name not in left_out]
     if options.against:

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -184,32 +185,38 @@ def write_record(run: Path, episodes: int) -> None:
         writer.finish()
 
 
-def opened(logdir: Path) -> dict[str, float]:
-    """How fast the page shows a step, and the following ones.
+def with_browser() -> ModuleType:
+    """What drives a browser.
 
     Raises:
-        UsageError: without a browser.
+        UsageError: without one.
     """
     try:
-        from benchmarks.browser import CHROMIUM, DRIVER, Page, chromium, tensorboard, until
+        from benchmarks import browser
     except ImportError as error:
         raise UsageError("--episodes: opening a record needs selenium: pip install -e .[dev]") from error
-    if not (CHROMIUM and DRIVER):
+    if not (browser.CHROMIUM and browser.DRIVER):
         raise UsageError("--episodes: opening a record needs chromium and chromedriver on the path")
+    return browser
+
+
+def opened(logdir: Path) -> dict[str, float]:
+    """How fast the page shows a step, and the following ones."""
+    browser = with_browser()
     drawn = (
         "[document.querySelector('.world'), ...document.querySelectorAll('.card canvas')].every(one => one.width > 0)"
     )
     at = "document.querySelector('.clock').value.split(' ')[1]"
-    with tensorboard(logdir) as address, chromium() as driver:
-        page = Page(driver, address)
+    with browser.tensorboard(logdir) as address, browser.chromium() as driver:
+        page = browser.Page(driver, address)
         page.open()
-        until(lambda: page.run(f"document.querySelectorAll('.card').length > 0 && {drawn}"))
+        browser.until(lambda: page.run(f"document.querySelectorAll('.card').length > 0 && {drawn}"))
         # By the page's own clock, which starts with its loading.
         opening, scrubbing = page.run("performance.now()") / 1000, []
         for step in range(1, STEPS_SCRUBBED + 1):
             started = time.perf_counter()
             page.press("ArrowRight")
-            until(partial(page.run, f"{at} === arguments[0] && {drawn}", str(step)))
+            browser.until(partial(page.run, f"{at} === arguments[0] && {drawn}", str(step)))
             scrubbing.append(time.perf_counter() - started)
         return {
             "open_seconds": opening,
@@ -240,6 +247,10 @@ def runs(options: RecallCostOptions) -> Iterator[Run]:
 def main() -> None:
     default = RecallCostOptions(out=Path("docs/results/recall_cost.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.recall_cost", __doc__)
+    if options.steps and options.steps <= options.first:
+        raise UsageError(f"--steps must be more than --first, {options.first}, got {options.steps}")
+    if options.episodes:
+        with_browser()
     planned = list(runs(options))
     # One at a time: the thread that encodes pictures has a core to itself, as in a training.
     do_missing(missing(planned, measure, options.out), len(planned), options.out, 1, __name__)

@@ -34,6 +34,8 @@ from training.seeding import EpisodeSeeds, generators
 from training.tally import RECENT_EPISODES
 
 EVALUATION_EPSILON = 0.001
+GAMES_AT_ONCE = 10
+"""Of an evaluation, at most: each is an emulator of its own."""
 CURVES = {
     "charts/hits": "hits",
     "charts/oracle_share": "oracle_share",
@@ -128,7 +130,7 @@ class ReturnCourse(Course):
 def evaluate(config: RunConfig, agent: Agent, games: int) -> float:
     """Mean return of whole games, begun by seeds of their own."""
     seeds = generators(config.seed, "evaluation")["evaluation"].integers(1, 2**31, games)
-    world = make_world(config, num_envs=games)
+    world = make_world(config, num_envs=min(games, GAMES_AT_ONCE))
     episodes = play_games(agent, world, seeds, EVALUATION_EPSILON)
     world.close()
     return float(np.mean([episode.episode_return for episode in episodes]))

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from assembly import RunConfig
+from assembly import RunConfig, check_device
 from benchmarks import results
 from benchmarks.results import Row
 from benchmarks.workers import Job, work
@@ -41,11 +41,16 @@ class CommonOptions(BaseModel):
     """One word for the machine."""
 
 
+Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+"""Numbers of which a benchmark measures each."""
+
 _FLAGS = {
     "seed": "--seeds",
     **{name: f"--{name}" for name in ("steps", "num_envs", "device", "threads")},
 }
 """What of a preset is no matter of overrides: a row would say one thing, and its run have been another."""
+_WITHOUT_EFFECT = ("deterministic", "runs", "env_workers", "steps_per_", "keep_checkpoints", "record")
+"""What options begin with that tell how `train.py` goes about a run, and benchmarks do not follow."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def prepare(
         path = PRESETS / f"{preset.name}.yaml"
         default = load_preset(RunConfig, path, PRESETS)
         config = parse_overrides(default, [*preset.arguments, *arguments], str(path), "")
+        check_device(config)
         variant = "+".join(filter(None, [preset.variant, options.variant]))
         yield (
             config,
@@ -102,6 +108,8 @@ def _change(override: str) -> tuple[str, list[str]]:
         raise UsageError(f"--override takes NAME=VALUE, such as agent.learning_rate=1e-4, not {override!r}")
     if name in _FLAGS:
         raise UsageError(f"--override: {name} has an option of its own, {_FLAGS[name]}")
+    if name.startswith(_WITHOUT_EFFECT):
+        raise UsageError(f"--override: {name} has no effect in a benchmark")
     return name, value.split() or [value]
 
 
@@ -133,9 +141,7 @@ def missing(
     """
     if not runs:
         raise UsageError("no run is asked for: a list, such as --seeds, is empty")
-    if out.is_dir():
-        raise UsageError(f"--out: {out} is a folder, and must be the name of a table")
-    check_folder(out.parent, "--out")
+    check_table(out)
     names = [run.blank.run(columns) for run in runs]
     if twice := [name_of(run.blank) for run, name in zip(runs, names, strict=True) if names.count(name) > 1]:
         raise UsageError(f"asked for more than once: {twice[0]}")
@@ -145,6 +151,18 @@ def missing(
         for run, name in zip(runs, names, strict=True)
         if known.get(name, 0) < run.config.steps
     ]
+
+
+def check_table(out: Path) -> None:
+    """Make sure that rows can be added to a table, which may not be there yet.
+
+    Raises:
+        UsageError: if they cannot.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder, and must be the name of a table")
+    check_folder(out.parent, "--out")
+    known_runs(out)
 
 
 def check_folder(folder: Path, option: str) -> None:

@@ -24,6 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from training.command_line import UsageError
+
 Report = Callable[[int, str], None]
 """What a job calls with its steps so far and a few words on how it goes, as often as it likes."""
 
@@ -121,6 +123,9 @@ def _do(connection: Connection, function: Callable[..., None], arguments: tuple[
     try:
         function(report, *arguments)
         connection.send(last)
+    except UsageError as error:
+        connection.send(f"error: {error}")
+        sys.exit(1)
     except Exception:
         connection.send(traceback.format_exc())
         sys.exit(1)

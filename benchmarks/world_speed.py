@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import envs
 from benchmarks import results
 from benchmarks.results import Row
+from benchmarks.runner import Counts, check_table
 from benchmarks.workers import Job, Report, work
 from envs.grid_world import GridWorldConfig
 from envs.hidden_goal_maze import HiddenGoalMazeConfig
@@ -52,7 +53,7 @@ class WorldSpeedOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    num_envs: tuple[int, ...] = (1, 16, 256)
+    num_envs: Counts = (1, 16, 256)
     """Environments side by side."""
     seconds: float = Field(default=2.0, gt=0.0)
     """For which each is stepped, in every repeat."""
@@ -114,6 +115,7 @@ def measure(report: Report, options: WorldSpeedOptions, name: str, num_envs: int
 
 def main() -> None:
     options = parse_overrides(WorldSpeedOptions(), sys.argv[1:], "benchmarks.world_speed", __doc__)
+    check_table(options.out)
     jobs = []
     for num_envs in options.num_envs:
         for name in (*WORLDS, OTHERS):

@@ -33,13 +33,13 @@ class AtariConfig(pydantic.BaseModel):
     """The world."""
     game: str = "pong"
     """The game, by its ROM's name: ms_pacman, qbert, ..."""
-    frame_skip: int = pydantic.Field(default=4, ge=1)
+    frame_skip: int = pydantic.Field(default=4, ge=1, le=1_000)
     """Frames that an action is held for; the screen is the maximum of the last two."""
     frame_stack: int = pydantic.Field(default=4, ge=1, le=4)
     """Screens in an observation, the newest last; before an episode's first screen they are black."""
     sticky_actions: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     """Probability, at every frame, that the emulator repeats the action before (Machado et al. 2018: 0.25)."""
-    no_op_max: int = pydantic.Field(default=30, ge=0)
+    no_op_max: int = pydantic.Field(default=30, ge=0, lt=2**31)
     """An episode begins with 0 to this many frames in which nothing is done, drawn by its seed."""
     full_action_space: bool = False
     """All 18 actions of the joystick, instead of those that make a difference in the game."""
@@ -47,7 +47,7 @@ class AtariConfig(pydantic.BaseModel):
     """Press fire at the beginning of an episode, in games that have it."""
     life_loss_ends_episode: bool = False
     """Report a lost life (`infos["life_lost"]`), for the agent to end its episode; the game and its score go on."""
-    max_frames_per_episode: int = pydantic.Field(default=108_000, ge=1)
+    max_frames_per_episode: int = pydantic.Field(default=108_000, ge=1, lt=2**31)
     """Frames after which an episode is truncated; 108,000 are half an hour of play."""
 
     @property

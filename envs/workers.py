@@ -29,6 +29,10 @@ _REPLY_SECONDS = 120.0
 """A process that is silent for longer counts as lost."""
 
 
+class WorkersLostError(RuntimeError):
+    """Environments cannot go on: a process ended before it had begun, or too many were lost."""
+
+
 class _Lost(Exception):
     """A process ended, or hangs."""
 
@@ -46,7 +50,7 @@ class WorkerWorld(World):
         workers: processes; no more than environments.
 
     Raises:
-        RuntimeError: from reset or step, when more than `MOST_RESTARTS` processes were lost.
+        WorkersLostError: if a process cannot begin; from reset or step, when more than `MOST_RESTARTS` were lost.
         ValueError: what `make` raises.
     """
 
@@ -154,7 +158,9 @@ class WorkerWorld(World):
             except _Lost as loss:
                 self._restarts += 1
                 if self._restarts > MOST_RESTARTS:
-                    raise RuntimeError(f"{self._restarts} environment processes were lost, the last: {loss}") from None
+                    raise WorkersLostError(
+                        f"{self._restarts} environment processes were lost, the last: {loss}"
+                    ) from None
                 with contextlib.suppress(OSError):
                     print(f"warning: {loss}; started again, its episodes are truncated", file=sys.stderr, flush=True)
                 worker.start()
@@ -196,7 +202,7 @@ class _Worker:
         try:
             return self.answer()
         except _Lost as loss:
-            raise RuntimeError(f"{loss} before it had begun") from None
+            raise WorkersLostError(f"{loss} before it had begun") from None
 
     def ask(self, question: tuple[Any, ...]) -> None:
         """Send a question; one that cannot be sent is noticed when the answer does not come."""
@@ -234,8 +240,9 @@ class _Worker:
 def _serve(connection: Connection, make: Callable[[int], World], num_envs: int) -> None:
     """What a process does: answer until nobody asks any more."""
     # A stop that is meant for the training reaches the whole group; the training ends this process.
-    for number in (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ())):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     server = _Server(make, num_envs)
     while True:
         try:

@@ -11,9 +11,12 @@ An episode is meant by its place in the list, from 0, or by its name. TensorBoar
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -31,6 +34,13 @@ PICTURES_PER_SECOND = 10
 
 class UsageError(Exception):
     """What was asked for is not there; the message says what is."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, and knows options by their full names only."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see --help")
 
 
 def table_of(*columns: str) -> Table:
@@ -164,21 +174,26 @@ def write_video(path: Path, recording: Recording, heading: Heading, lines: list[
         options = {"fps": PICTURES_PER_SECOND, "codec": "libx264", "quality": 8, "pixelformat": "yuv420p"}
         options |= {"macro_block_size": 2}
     try:
-        path.touch()
-        writer: Any = get_writer(path, **options)
-        with writer:
-            for line in lines:
-                writer.append_data(panel(recording, heading, line))
+        # Beside its place until it is whole: what was there before may be worth keeping.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+            unfinished = Path(folder) / path.name
+            writer: Any = get_writer(unfinished, **options)
+            with writer:
+                for line in lines:
+                    writer.append_data(panel(recording, heading, line))
+            os.replace(unfinished, path)
     except OSError as error:
-        raise UsageError(f"--video: {path} cannot be written: {error}") from error
+        raise UsageError(f"--video: {path} cannot be written: {error.strerror or error}") from error
 
 
 def write_panel(path: Path, picture: np.ndarray) -> None:
     """A picture as a file.
 
     Raises:
-        UsageError: if it cannot be written.
+        UsageError: if it is no place for a picture, or cannot be written.
     """
+    if path.suffix != ".png":
+        raise UsageError(f"--panel: should be a file whose name ends in .png (got {str(path)!r})")
     content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
     try:
         path.write_bytes(content)
@@ -205,6 +220,10 @@ def step_of(lines: list[dict[str, Any]], time: int) -> dict[str, Any]:
     return found[0]
 
 
+def _folders(parent: Path) -> list[str]:
+    return [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
 def look(arguments: argparse.Namespace, console: Console) -> None:
     """Print and write what was asked for.
 
@@ -212,6 +231,9 @@ def look(arguments: argparse.Namespace, console: Console) -> None:
         UsageError: if it is not there.
         DamagedError: if it cannot be read.
     """
+    if not arguments.run.is_dir():
+        near = difflib.get_close_matches(arguments.run.name, _folders(arguments.run.parent), n=1)
+        raise UsageError(f"no run at {arguments.run}{f'; did you mean {near[0]}?' if near else ''}")
     recording = Recording(arguments.run / "recalls")
     names = recording.names()
     if not names:
@@ -256,8 +278,11 @@ def print_step(
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m recall", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = _Parser(
+        "python -m recall",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--episode", help="which recorded episode: its place in the list, from 0, or its name")

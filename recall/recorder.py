@@ -183,6 +183,14 @@ class RecordedAgent:
             self._observations.go_on_from(self._step)
             take_back(self._recalls, self._step)
 
+    def begin_after(self, step: int, episodes: int) -> None:
+        """Begin with a training that nobody watched until this agent step, in which so many episodes had begun."""
+        self._step = self._begun = step
+        self._episodes.begin_after(episodes)
+        with self._losing():
+            self._observations.go_on_from(step)
+            take_back(self._recalls, step)
+
     def panels(self) -> dict[str, np.ndarray]:
         """The last step that was looked into as a picture, uint8 `[height, width, 3]` by tag; nothing without one."""
         if self._last is None:
@@ -211,7 +219,7 @@ class RecordedAgent:
             if (picture := recording.observation(origin)) is not None:
                 pictures[place] = cv2.resize(picture, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
             ages = [str(self._step - step) for step in (origin, space.keyed_at[place])]
-            known.append([*ages, *map(str, self._episodes.of(origin))])
+            known.append([*ages, *("" if part is None else str(part) for part in self._episodes.of(origin))])
         if space.actions is not None and space.values is not None:
             header = ["action", "value", *header]
             said = zip(space.actions.tolist(), space.values.tolist(), strict=True)

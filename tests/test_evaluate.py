@@ -252,6 +252,7 @@ def test_a_checkpoint_of_another_agent_or_world_is_refused(copied, atari_run, ca
         ("agent", {"key_size": 32}),
         ("agent", {"capacity": 100}),
         ("agent", {"eviction": "fifo"}),
+        ("agent", {"discount": 0.5}),
         ("env", {"observation": "symbolic"}),
         ("env", {"view": "partial"}),
     ],
@@ -259,7 +260,9 @@ def test_a_checkpoint_of_another_agent_or_world_is_refused(copied, atari_run, ca
 def test_a_checkpoint_that_does_not_fit_the_options_is_refused(room, changes, copied, capsys):
     edit_config(copied, room, **changes)
     error = complaint(evaluate.main, capsys, copied)
-    assert f"the checkpoint in {copied} is not of a run with the options in config.yaml" in error
+    (changed,) = changes
+    told = {"agent": f"its config.yaml: --agent.{changed} (", "env": "a run with the options in config.yaml ("}
+    assert f"the checkpoint in {copied} is not of {told[room]}" in error
     assert len(error) < 600
 
 

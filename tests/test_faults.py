@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from programs import complaint, only_run, run
+from programs import ROOT, complaint, only_run, run
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -68,6 +68,36 @@ def test_a_signal_finishes_the_step_and_saves(number, tmp_path):
     first, second = traces.read(tmp_path / "first.jsonl"), traces.read(tmp_path / "second.jsonl")
     assert first | second == traces.read(tmp_path / "whole.jsonl")
     assert max(first) == 150 and min(second) == 153
+
+
+FAILING = """
+import sys
+from unittest import mock
+import train
+from training.command_line import guarded
+from training.loop import TrainingLoop
+advance = TrainingLoop._advance
+def failing(loop):
+    if loop.step >= 20:
+        {failure}
+    return advance(loop)
+with mock.patch.object(TrainingLoop, "_advance", failing):
+    guarded(train.main)
+"""
+LOST = "from envs.workers import WorkersLostError; raise WorkersLostError('6 environment processes were lost')"
+
+
+@pytest.mark.parametrize(("failure", "told"), [("1 / 0", "ZeroDivisionError"), (LOST, "6 environment processes were")])
+def test_a_training_that_fails_ends_with_the_processes_of_its_environments(failure, told, tmp_path):
+    path = preset(tmp_path, "mfec", "grid_world", steps=300)
+    arguments = [str(path), "--env_workers", "2", "--runs", str(tmp_path / "runs")]
+    program = FAILING.replace("{failure}", failure)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and told in done.stderr
+    if failure == LOST:
+        assert "Traceback" not in done.stderr and f"--resume {only_run(tmp_path / 'runs')}" in done.stderr
 
 
 def test_a_second_interrupt_leaves_at_once(tmp_path):

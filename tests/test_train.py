@@ -108,12 +108,47 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     assert all((parts.observation(step) == whole.observation(step)).all() for step in range(1, 801))
 
 
+@pytest.mark.parametrize("first", [0, 100])
+def test_a_record_that_is_begun_later_tells_nothing_of_before(first, tmp_path):
+    """Recording may be switched on, or off and on again, by a resume: steps and episodes keep their numbers."""
+    options = ["--env.max_steps", 15, "--env.observation", "pixels", "--recording_percent", 100, "--threads", 1]
+    begun = ["--steps", 400, "--runs", tmp_path / "parts", "--steps_per_recording", first]
+    run(train.main, PRESET, *options, *begun)
+    path = only_run(tmp_path / "parts")
+    if first:
+        run(train.main, "--resume", path, "--steps", 600, "--steps_per_recording", 0)
+    run(train.main, "--resume", path, "--steps", 1_200, "--steps_per_recording", 100)
+    run(train.main, PRESET, *options, "--steps", 1_200, "--runs", tmp_path / "whole", "--steps_per_recording", 100)
+    whole, parts = Recording(only_run(tmp_path / "whole") / "recalls"), Recording(path / "recalls")
+    last = 600 if first else 400
+    later = [name for name in parts.names() if int(name.split("-")[1]) > last]
+    assert later and set(later) <= set(whole.names())
+    known = 0
+    for name in later:
+        assert parts.heading(name).title == whole.heading(name).title
+        for mine, its in zip(parts.steps(name).lines, whole.steps(name).lines, strict=True):
+            assert (mine["step"], mine["action"]) == (its["step"], its["action"])
+            told, true = ({**line["memories"]} for line in (mine, its))
+            for place, (episode, origin) in enumerate(zip(told["episode"], told["origin"], strict=True)):
+                assert episode in (None, true["episode"][place])
+                assert episode is None or origin > last
+                known += episode is not None
+    assert known
+
+
 def test_pictures_are_shown_at_their_beat(tmp_path):
     preset = CONFIGS / "mnist_memory_classifier.yaml"
     arguments = ["--env.dataset", make_digits(tmp_path), "--steps", 320, "--threads", 1, "--runs", tmp_path / "runs"]
     run(train.main, preset, *arguments, "--steps_per_picture", 100)
     board = EventAccumulator(str(only_run(tmp_path / "runs") / "tensorboard")).Reload()
     assert [event.step for event in board.Images("recall/reconstructions")] == [128, 224, 320]
+
+
+def test_random_play_ends_where_it_is_told_to():
+    options = {"env": {"name": "memory_chain", "length": 3}, "agent": {"name": "random"}}
+    asked = iter([False, False, True])
+    assert assembly.random_score(assembly.RunConfig.model_validate(options), lambda: next(asked)) is not None
+    assert assembly.random_score(assembly.RunConfig.model_validate(options), lambda: True) is None
 
 
 def test_the_random_score_is_the_published_one_or_else_played():
@@ -197,7 +232,10 @@ def test_an_unknown_game_is_refused_with_the_nearest(capsys):
     ("content", "mend"),
     [
         ("env: [", "preset.yaml cannot be read as YAML: "),
-        ("", "preset.yaml: should be a valid dictionary"),
+        ("", "preset.yaml should hold options by name, env, agent, seed, "),
+        ("env: {name: atari}\nsteps: 5\nsteps: 7", "steps is given twice, again in line 3"),
+        ("seed: 2001-99-99", "preset.yaml cannot be read as YAML: month must be in 1..12"),
+        ("env: " + 5_000 * "[", "preset.yaml cannot be read as YAML: maximum recursion depth"),
         ("env: {name: atari}", "preset.yaml: agent is missing"),
         (
             "env: {name: atari}\nagent: {name: mfecc}",

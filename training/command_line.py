@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -12,13 +13,14 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from training.options import models_in
+from training.signals import LEFT_AT_ONCE
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,6 +43,9 @@ def guarded(main: Callable[[], None]) -> None:
             sys.stdout.flush()
     except UsageError as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(LEFT_AT_ONCE)
     except BrokenPipeError:
         # Whoever read the output (`| head`) has left. What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +56,18 @@ def fail(message: str) -> NoReturn:
     """Print one line and leave with the exit code of a usage error."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser of short command lines that complains in one line, and knows options by their full names only."""
+
+    def __init__(self, program: str, description: str | None) -> None:
+        super().__init__(
+            program, description=description, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see --help")
 
 
 def nearest_names(name: str, names: Sequence[str]) -> str:
@@ -72,6 +89,16 @@ def load_preset(model: type[Model], path: Path, presets: Path) -> Model:
     return load_yaml(model, path)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses an option that is given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [key for key, _ in node.value if names.count(key.value) > 1]:
+            raise yaml.YAMLError(f"{twice[1].value} is given twice, again in line {twice[1].start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(model: type[Model], path: Path) -> Model:
     """Read and check a file of options.
 
@@ -79,9 +106,11 @@ def load_yaml(model: type[Model], path: Path) -> Model:
         UsageError: if it cannot be read, is not YAML, or does not describe a `model`.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} should hold options by name, {', '.join(model.model_fields)} (got {content!r:.40})")
     return check(model, content, str(path))
 
 
@@ -220,7 +249,7 @@ def _refuse_unknown(known: list[str], arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
         name = _named(option)
-        if option.startswith("--") and name not in known and not name.startswith(("--help", "--tyro_")):
+        if option.startswith("--") and name not in (*known, "--help"):
             raise UsageError(f"unrecognized option {option}{nearest_names(name, known) or '; see --help'}")
 
 

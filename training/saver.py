@@ -7,6 +7,7 @@ of milliseconds with gigabytes of memory), and neither doubles memory nor sees a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -50,12 +51,20 @@ class Saver:
         if not self._background:
             self._write(snapshot)
             return
-        reader, writer = os.pipe()
         parent = os.getpid()
-        with warnings.catch_warnings():
-            # The child calls nothing that other threads of the parent might have held a lock of.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
+        try:
+            reader, writer = os.pipe()
+            with contextlib.ExitStack() as pipe, warnings.catch_warnings():
+                pipe.callback(os.close, reader)
+                pipe.callback(os.close, writer)
+                # The child calls nothing that other threads of the parent might have held a lock of.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+                pipe.pop_all()
+        except OSError:
+            # No room for another process, or no file left to open: training waits.
+            self._write(snapshot)
+            return
         if child == 0:
             _write_and_leave(snapshot, self._folder, self._keep, writer, parent)
         os.close(writer)

@@ -34,6 +34,10 @@ class Recorder(Protocol):
         """Go on from there."""
         ...
 
+    def begin_after(self, step: int, episodes: int) -> None:
+        """Begin with a run that nobody watched until this agent step, in which so many episodes had begun."""
+        ...
+
     def panels(self) -> Mapping[str, np.ndarray]:
         """Pictures of what it saw last, uint8 `[height, width, 3]` by tag."""
         ...
@@ -103,6 +107,8 @@ class Session:
         torch.set_rng_state(state["torch_rng"])
         if self._recorder and state["recorder"]:
             self._recorder.load_recorder_state(state["recorder"])
+        elif self._recorder and isinstance(self._loop, TrainingLoop):
+            self._recorder.begin_after(self._loop.step, self._tally.episodes + self._loop.world.num_envs)
         self._resumed = True
 
     def train(

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 RESUMABLE = 75
 """Exit code of a run that was asked to stop and saved itself (EX_TEMPFAIL of sysexits.h: try again later)."""
 LEFT_AT_ONCE = 130
-"""Exit code after a second Ctrl-C: nothing was saved beyond the last checkpoint."""
+"""Exit code after a Ctrl-C that ended the process on the spot: nothing was saved beyond the last checkpoint."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _SHOW_CURSOR = b"\x1b[?25h"

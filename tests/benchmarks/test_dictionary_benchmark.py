@@ -74,6 +74,14 @@ def test_more_pairs_than_there_are_keys_are_refused() -> None:
         of_lookup((17,))
 
 
+def test_pairs_beyond_the_keys_that_an_override_leaves_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--override", "env.key_bits=3", "env.max_pairs=8", "--variant", "few", "--pairs", "8", "10")
+    error = complaint(dictionary.main, capsys, *few, "--out", tmp_path / "d.csv")
+    assert "--pairs must be 1 to 8, the keys of 3 bits, got 10" in error
+
+
 def test_too_many_pairs_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = complaint(dictionary.main, capsys, "--pairs", 8, 300, "--out", tmp_path / "dictionary.csv")
     assert "--pairs must be 1 to 256, the keys of 8 bits, got 300" in error

@@ -68,6 +68,27 @@ def refuse(num_envs):
     raise ValueError("told by the world")
 
 
+def test_a_stop_that_reaches_the_whole_group_ends_no_process():
+    """SIGHUP when a terminal is closed, as Ctrl-C: the training saves, and ends its processes itself."""
+    world = envs.make(config(CALM), 2, workers=2)
+    world.reset(seed=[1, 2])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        for process in world.processes:
+            os.kill(process.pid, number)
+    *_, infos = world.step(np.array([2, 2]))
+    assert "metrics" not in infos and all(process.is_alive() for process in world.processes)
+    world.close()
+
+
+def test_a_process_that_cannot_begin_is_told_in_one_line(tmp_path):
+    with pytest.raises(workers.WorkersLostError, match="before it had begun"):
+        WorkerWorld(die, 2, 1)
+
+
+def die(num_envs):
+    os._exit(3)
+
+
 def test_a_lost_process_costs_its_episodes(capfd):
     world = envs.make(config(CALM), 4, workers=2)
     world.reset(seed=[1, 2, 3, 4])

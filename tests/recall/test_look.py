@@ -90,6 +90,16 @@ def test_what_is_not_there_is_answered_with_what_is(run, capsys, arguments, mess
     assert message in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_there_is_told_with_the_nearest(run, capsys):
+    assert main([str(run.with_name(f"{run.name}x"))]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: no run at {run}x; did you mean {run.name}?\n"
+    assert main([str(run), "--episod", "0"]) == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --episod 0; see --help\n"
+    assert main([str(run), "--episode", "0", "--step", "1", "--panel", "picture.jpg"]) == 2
+    assert "--panel: should be a file whose name ends in .png" in capsys.readouterr().err
+
+
 def test_a_run_without_a_record_says_how_to_make_one(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "--steps_per_recording" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -61,6 +62,20 @@ def test_a_save_that_fails_is_told_and_the_next_one_works(tmp_path, warnings, mo
         assert saver.save_now({"step": 4}, 4)
     assert warnings == ["no room for a checkpoint"]
     assert checkpoint.load(tmp_path) == (4, {"step": 4})
+
+
+@pytest.mark.parametrize("call", ["fork", "pipe"])
+def test_where_there_can_be_no_child_training_waits_for_the_disk(tmp_path, warnings, monkeypatch, call):
+    def none(*arguments):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    monkeypatch.setattr(os, call, none)
+    with Saver(tmp_path, 2, warnings.append) as saver:
+        saver.save({"step": 1}, 1)
+        assert checkpoint.load(tmp_path) == (1, {"step": 1})
+    assert not warnings
+    assert not files or len(os.listdir("/proc/self/fd")) == files
 
 
 def test_a_child_that_is_killed_is_told(tmp_path, warnings, monkeypatch):
