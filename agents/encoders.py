@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from agents.normalisation import RunningNormalisation
 
 Precision = Literal["float32", "bfloat16", "auto"]
+Initialisation = Literal["torch", "lecun"]
 
 SMALLEST_SCREEN = 36
 """The least side the three convolutions of the Nature network can take."""
@@ -48,6 +49,9 @@ class Encoder(nn.Module):
         precision: `bfloat16` runs the layers under autocast: on processors that multiply it (avx512_bf16, AMX, GPUs)
             an update of 32 takes 0.6 of the time and acting less, on others several times as long; `auto` does so
             where the device multiplies it.
+        initialisation: `torch`, uniform with a variance of a third over the inputs of a unit; or `lecun`, a normal of
+            one over the inputs, cut at two deviations (LeCun et al. 1998; the default of DeepMind's Sonnet), and biases
+            of 0. By the former, four layers bring features five times as near to one another.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Encoder(nn.Module):
         precision: Precision = "float32",
         *,
         normalise: bool = False,
+        initialisation: Initialisation = "torch",
     ) -> None:
         super().__init__()
         self.observation_high = observation_high
@@ -89,6 +94,9 @@ class Encoder(nn.Module):
                 nn.Linear(256, features),
             )
 
+        if initialisation == "lecun":
+            self.layers.apply(_initialise_lecun)
+
     def forward(self, observations: Tensor) -> Tensor:
         """Features float32 `[batch, features]` of observations uint8 `[batch, *observation_shape]`."""
         if self.convolutional:
@@ -108,6 +116,14 @@ class Encoder(nn.Module):
         """Take observations uint8 `[batch, *observation_shape]` into what they are normalised by, if they are."""
         if self.normalisation is not None:
             self.normalisation.update(observations / self.observation_high)
+
+
+def _initialise_lecun(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        deviation = layer.weight[0].numel() ** -0.5
+        nn.init.trunc_normal_(layer.weight, 0.0, deviation, -2 * deviation, 2 * deviation)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.agent import Metrics, Transition, WorldSpec
-from agents.encoders import Encoder, Precision
+from agents.encoders import Encoder, Initialisation, Precision
 from agents.episodes import Columns, RunningEpisodes, n_step_returns
 from agents.episodic_q import EpisodicQConfig, acting_parts, make_memory
 from agents.exploration import LinearSchedule, epsilon_greedy
@@ -41,6 +41,9 @@ class NECConfig(EpisodicQConfig):
     """Which agent this is."""
     train_encoder: bool = True
     """False freezes the network at its random weights: the baseline every learned embedding must beat."""
+    initialisation: Initialisation = "torch"
+    """How the network's weights are drawn. On Atari torch's own way leaves keys so near to one another that the kernel
+    tells none apart before they are learned; lecun keeps distances as they are from layer to layer."""
     optimiser: OptimiserName = "rmsprop"
     """What trains the network."""
     learning_rate: float = Field(1e-5, gt=0.0)
@@ -298,7 +301,13 @@ class NEC:
 
 def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> NEC:
     """Build the agent for a world."""
-    encoder = Encoder(world.observation_shape, world.observation_high, config.key_size, config.precision).to(device)
+    encoder = Encoder(
+        world.observation_shape,
+        world.observation_high,
+        config.key_size,
+        config.precision,
+        initialisation=config.initialisation,
+    ).to(device)
     encoder.requires_grad_(config.train_encoder)
     memory = make_memory(config, world.num_actions, device)
     probe = None

@@ -70,6 +70,25 @@ def test_observations_are_scaled_by_their_largest_value(shape: tuple[int, ...], 
     torch.testing.assert_close(encoder_for(shape, high)(ones * high), encoder_for(shape, 1)(ones))
 
 
+def test_features_are_as_far_apart_as_observations_where_weights_are_drawn_so() -> None:
+    """Of four layers each has three times the variance, but for what is cut off: (3 * 0.774)^4 is 29."""
+    torch.manual_seed(3)
+    squared = {}
+    for name in ("torch", "lecun"):
+        found = []
+        for _ in range(5):
+            features = Encoder(SCREEN, 255, 64, initialisation=name)(batch_of(SCREEN, 255, 8))  # type: ignore[arg-type]
+            found.append(torch.pdist(features).square().mean().item())
+        squared[name] = np.mean(found)
+    assert 15 < squared["lecun"] / squared["torch"] < 60
+    encoder = Encoder(SCREEN, 255, 64, initialisation="lecun")
+    for weight, bias in zip(*[iter(encoder.parameters())] * 2, strict=True):
+        inputs = weight[0].numel()
+        # Cut at two deviations, a normal keeps 0.774 of its variance.
+        assert weight.var().item() * inputs == pytest.approx(0.774, rel=0.1)
+        assert weight.abs().max().item() <= 2 * inputs**-0.5 and not bias.any()
+
+
 def test_observations_that_are_floats_already_are_left_as_they_are() -> None:
     observations = torch.full((2, *GRID), 100.0)
     encoder_for(GRID, 255)(observations)
