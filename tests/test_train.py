@@ -265,6 +265,7 @@ def test_a_missing_preset_is_refused_with_the_nearest(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     error = complaint(train.main, capsys, "configs/atari_mfe.yaml")
     assert error == "error: no preset 'configs/atari_mfe.yaml'; did you mean configs/atari_mfec.yaml?\n"
+    assert "; did you mean configs/atari_mfec.yaml?" in complaint(train.main, capsys, "atari_mfec")
     assert "; there are configs/associative_recall_dnc.yaml, " in complaint(train.main, capsys, "xyz")
     assert "the preset comes first" in complaint(train.main, capsys, "--steps", "3", PRESET)
 

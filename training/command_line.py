@@ -83,9 +83,10 @@ def load_preset(model: type[Model], path: Path, presets: Path) -> Model:
         UsageError: if the file is missing, naming the nearest of those in `presets`; and as `load_yaml`.
     """
     if not path.is_file():
-        known = [str(preset) for preset in sorted(presets.glob("*.yaml"))]
-        near = nearest_names(str(path), known) or f"; there are {', '.join(known) or f'none in {presets}'}"
-        raise UsageError(f"no preset {str(path)!r}{near}")
+        known = {preset.stem: str(preset) for preset in sorted(presets.glob("*.yaml"))}
+        close = difflib.get_close_matches(path.stem, known, n=1)
+        near = f"did you mean {known[close[0]]}?" if close else f"there are {', '.join(known.values()) or 'none'}"
+        raise UsageError(f"no preset {str(path)!r}; {near}")
     return load_yaml(model, path)
 
 
