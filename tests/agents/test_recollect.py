@@ -175,6 +175,6 @@ def test_the_classifiers_chances_are_those_of_its_memories(credit, reinstatement
             np.testing.assert_allclose(found.explained_values(), chances, rtol=1e-5, atol=1e-6)
             assert (found.reconstructions is None) == (reinstatement == "lossless")
         flags = np.zeros(4, dtype=bool)
-        agent.observe(Transition(images, hashes, actions, np.zeros(4), flags, flags, images, hashes, labels=labels))
+        agent.observe(Transition(images, hashes, actions, np.zeros(4), flags, flags, images, labels=labels))
         while agent.learn() is not None:
             pass
