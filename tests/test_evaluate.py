@@ -315,9 +315,10 @@ def test_what_was_remembered_in_the_games_is_recorded(copied, capsys):
         assert all(line["memories"] is not None and line["step"] is None for line in lines)
         # The training tells which episode a memory is of.
         assert all(isinstance(episode, int) for line in lines for episode in line["memories"]["episode"])
-        values = [max(value for value in line["values"] if value is not None) for line in lines]
-        acted = [line["values"][line["action"]] for line in lines]
-        assert np.mean(np.isclose(values, acted)) > 0.9
+        # What has too few memories is worth trying at any price, which JSON has no number for.
+        values = [[np.inf if value is None else value for value in line["values"]] for line in lines]
+        acted = [value[line["action"]] for value, line in zip(values, lines, strict=True)]
+        assert np.mean(np.isclose(np.max(values, axis=1), acted)) > 0.9
 
 
 def test_an_agent_without_memories_has_none_to_record(tmp_path, capsys):
