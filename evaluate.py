@@ -37,7 +37,7 @@ from envs import WorldConfig
 from recall.episode_writer import Provenance
 from recall.episodes import TrainingEpisodes
 from recall.games import GameRecorder
-from train import changes, identity, load_checkpoint, open_run, restoring, warn
+from train import check_options, load_checkpoint, open_run, restoring, warn
 from training import scores
 from training.command_line import UsageError, check, guarded, parse_overrides
 from training.evaluation import play_games
@@ -135,12 +135,8 @@ def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[
         UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
     """
     step, state = load_checkpoint(run, config)
-    trained = {name: options for name, options in state.get("config", {}).items() if name == "agent"}
-    if other := changes(trained, identity(config)["config"]):
-        raise UsageError(
-            f"the checkpoint in {run.path} is not of its config.yaml: {', '.join(other)}; "
-            f"put back the one that it was trained with"
-        )
+    # The world may be played under another protocol; the agent is the one that was trained.
+    check_options(run, {name: options for name, options in state.get("config", {}).items() if name == "agent"}, config)
     agent = make_agent(config, world)
     with restoring(run):
         agent.load_state_dict(state["agent"])

@@ -246,6 +246,15 @@ def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
     return found
 
 
+def check_options(run: RunDirectory, trained: dict[str, Any], config: RunConfig) -> None:
+    """Raise UsageError where a run's configuration differs from options that its checkpoint was trained with."""
+    if other := changes(trained, identity(config)["config"]):
+        raise UsageError(
+            f"the checkpoint in {run.path} is not of its config.yaml: {', '.join(other)}; "
+            f"put back the one that it was trained with"
+        )
+
+
 def resume(path: Path, arguments: list[str]) -> None:
     """Go on with a run from its newest good checkpoint.
 
@@ -263,11 +272,7 @@ def resume(path: Path, arguments: list[str]) -> None:
         raise UsageError(f"--steps can only be raised: {run.path} is of {before.steps}, not {config.steps}")
     with StopRequest() as stop, holding(run), contextlib.ExitStack() as closed:
         step, state = load_checkpoint(run, config)
-        if other := changes(state.get("config", {}), identity(config)["config"]):
-            raise UsageError(
-                f"the checkpoint in {run.path} is not of its config.yaml: {', '.join(other)}; "
-                f"put back the one that it was trained with"
-            )
+        check_options(run, state.get("config", {}), config)
         is_done = step >= config.steps
         if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
