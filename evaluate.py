@@ -293,10 +293,14 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         "game_seeds": seeds.tolist(),
         "seconds": seconds,
     }
-    write_scores(path, evaluation)
     # Random play may take long: by then the scores are on the disk.
+    with contextlib.suppress(OSError):
+        write_json(path, evaluation)
     result["random_score"] = random_score(config)
-    write_scores(path, {**evaluation, **result})
+    try:
+        write_json(path, {**evaluation, **result})
+    except OSError as error:
+        warn(f"the scores could not be written: {error}")
     for name, value in result.items():
         if value is not None:
             print(f"{name.replace('_', ' '):<20}{value:,.6g}")
@@ -306,14 +310,6 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
     if has_video:
         print(f"{'video':<20}{options.video}")
     return path
-
-
-def write_scores(path: Path, evaluation: dict[str, Any]) -> None:
-    """Write down what was played, or warn."""
-    try:
-        write_json(path, evaluation)
-    except OSError as error:
-        warn(f"the scores could not be written: {error}")
 
 
 def describe(env: WorldConfig, options: EvaluationConfig) -> str:

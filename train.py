@@ -173,24 +173,18 @@ def train(
         sys.exit(RESUMABLE if is_saved else 1)
 
 
-def write_result(run: RunDirectory, result: dict[str, Any]) -> None:
-    """Write down what the run came to, or warn."""
+def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest) -> None:
+    """Write and print what the run came to."""
+    result = tally.result()
+    if not isinstance(config.env, TaskConfig):
+        # Random play may take long: by then the result is on the disk.
+        with contextlib.suppress(OSError):
+            run.write_result({**result, "random_score": None})
+        result["random_score"] = random_score(config, lambda: stop.signal is not None)
     try:
         run.write_result(result)
     except OSError as error:
         warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
-
-
-def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest) -> None:
-    """Write and print what the run came to."""
-    result = tally.result()
-    if isinstance(config.env, TaskConfig):
-        write_result(run, result)
-    else:
-        # Random play may take long: by then the result is on the disk.
-        write_result(run, {**result, "random_score": None})
-        result["random_score"] = random_score(config, lambda: stop.signal is not None)
-        write_result(run, result)
     if isinstance(config.env, TaskConfig):
         if "error_percent" in result:
             mistakes = f"{result['error_percent']:.4g} % of answers wrong"

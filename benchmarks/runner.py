@@ -113,14 +113,6 @@ def _change(override: str) -> tuple[str, list[str]]:
     return name, value.split() or [value]
 
 
-def known_runs(path: Path, columns: Sequence[str] = results.RUN) -> dict[tuple[str | int, ...], int]:
-    """The runs a table holds and the steps they went; a file that is no such table is a UsageError."""
-    try:
-        return results.done(path, columns)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 class Planned(Protocol):
     """A run that a benchmark may have to do, as its worker gets it."""
 
@@ -141,11 +133,10 @@ def missing(
     """
     if not runs:
         raise UsageError("no run is asked for: a list, such as --seeds, is empty")
-    check_table(out)
+    known = check_table(out, columns)
     names = [run.blank.run(columns) for run in runs]
     if twice := [name_of(run.blank) for run, name in zip(runs, names, strict=True) if names.count(name) > 1]:
         raise UsageError(f"asked for more than once: {twice[0]}")
-    known = known_runs(out, columns)
     return [
         Job(name_of(run.blank), run.config.steps, record, (run,))
         for run, name in zip(runs, names, strict=True)
@@ -153,16 +144,22 @@ def missing(
     ]
 
 
-def check_table(out: Path) -> None:
+def check_table(out: Path, columns: Sequence[str] = results.RUN) -> dict[tuple[str | int, ...], int]:
     """Make sure that rows can be added to a table, which may not be there yet.
 
+    Returns:
+        The runs that it holds, by these columns, and the steps they went.
+
     Raises:
-        UsageError: if they cannot.
+        UsageError: if it cannot be written, or is no such table.
     """
     if out.is_dir():
         raise UsageError(f"--out: {out} is a folder, and must be the name of a table")
     check_folder(out.parent, "--out")
-    known_runs(out)
+    try:
+        return results.done(out, columns)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def check_folder(folder: Path, option: str) -> None:

@@ -123,11 +123,8 @@ def _do(connection: Connection, function: Callable[..., None], arguments: tuple[
     try:
         function(report, *arguments)
         connection.send(last)
-    except UsageError as error:
-        connection.send(f"error: {error}")
-        sys.exit(1)
-    except Exception:
-        connection.send(traceback.format_exc())
+    except Exception as error:
+        connection.send(f"error: {error}" if isinstance(error, UsageError) else traceback.format_exc())
         sys.exit(1)
 
 

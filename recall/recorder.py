@@ -179,17 +179,13 @@ class RecordedAgent:
         """Go on from there: what was recorded later is taken back."""
         self._step, self._begun = state["step"], state["begun"]
         self._episodes.load_state_dict(state["episodes"])
-        with self._losing():
-            self._observations.go_on_from(self._step)
-            take_back(self._recalls, self._step)
+        self._take_back()
 
     def begin_after(self, step: int, episodes: int) -> None:
         """Begin with a training that nobody watched until this agent step, in which so many episodes had begun."""
         self._step = self._begun = step
         self._episodes.begin_after(episodes)
-        with self._losing():
-            self._observations.go_on_from(step)
-            take_back(self._recalls, step)
+        self._take_back()
 
     def panels(self) -> dict[str, np.ndarray]:
         """The last step that was looked into as a picture, uint8 `[height, width, 3]` by tag; nothing without one."""
@@ -248,6 +244,12 @@ class RecordedAgent:
         with self._losing():
             self._make_place()
             self._writer = EpisodeWriter(self._recalls, heading, self._warn)
+
+    def _take_back(self) -> None:
+        """Remove what the folder holds of later steps than this."""
+        with self._losing():
+            self._observations.go_on_from(self._step)
+            take_back(self._recalls, self._step)
 
     def _has_time(self) -> bool:
         return self._spent <= self._most_time * (self._clock() - self._began)

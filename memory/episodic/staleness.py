@@ -49,6 +49,8 @@ class Probe:
         self._observations = torch.zeros(count, *shape, dtype=torch.uint8)
         self._place_of: dict[int, int] = {}
         self._seed = int(torch.randint(2**62, (), generator=generator))
+        # Hash and slot, found when they are asked for: most slots are turned away, and that must not cost a search.
+        self._highest: tuple[int, int] | None = None
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         """Keep what belongs to the probe of observations uint8 `[n, *shape]` just embedded for distinct `slots`."""
@@ -69,6 +71,7 @@ class Probe:
 
     def forget(self, slots: Tensor) -> None:
         """Let go of `slots`, int64 `[n]`, whose keys are now of observations that nobody has."""
+        self._highest = None
         for slot in slots.tolist():
             place = self._place_of.pop(slot, None)
             if place is not None:
@@ -83,15 +86,16 @@ class Probe:
         """A place that is free, or of the slot of the highest hash if that of this one is lower."""
         place = len(self._place_of)
         if place == len(self._observations):
-            leaving = max(self._place_of, key=self._hash)
-            if self._hash(leaving) < self._hash(slot):
+            self._highest = self._highest or max(map(self._rank, self._place_of))
+            if self._highest < self._rank(slot):
                 return None
-            place = self._place_of.pop(leaving)
+            place = self._place_of.pop(self._highest[1])
         self._place_of[slot] = place
+        self._highest = None
         return place
 
-    def _hash(self, slot: int) -> int:
-        return xxh3_64_intdigest(slot.to_bytes(8, "little"), self._seed)
+    def _rank(self, slot: int) -> tuple[int, int]:
+        return xxh3_64_intdigest(slot.to_bytes(8, "little"), self._seed), slot
 
     @torch.no_grad()
     def staleness(
@@ -164,6 +168,7 @@ class Probe:
         self._observations.copy_(state["observations"])
         self._place_of = dict(zip(state["slots"].tolist(), state["places"].tolist(), strict=True))
         self._seed = state["seed"]
+        self._highest = None
 
 
 def compared(
