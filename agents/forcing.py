@@ -11,7 +11,7 @@ States of true inputs are detached: they are what is aimed at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from agents.agent import Metrics
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
-from memory.neural import RecurrentCore, Unrolled, named_tensors
+from memory.neural import RecurrentCore, named_tensors
 
 HIDDEN, MEMORY = "hidden", "memory"
 _ACCURACY_DECAY = 0.9
@@ -31,32 +31,21 @@ States = Mapping[str, Tensor]
 """Tensors of a core's state after every step, `[time, batch, ...]` by name."""
 
 
-class Forced(Protocol):
-    """What is known here of a sequence model."""
-
-    def predict(self, inputs: Tensor, record: Sequence[str]) -> tuple[Tensor, Unrolled[Any]]:
-        """Log odds of every bit, `[time, batch, target_size]`, and the steps, states by these names among them."""
-        ...
-
-    def sample(self, steps: int, batch: int) -> Tensor:
-        """Inputs that it has drawn for itself, `[steps, batch, input_size]`."""
-        ...
-
-
 class Forcing(Protocol):
     """What a model pays beyond its negative log likelihood."""
 
     records: tuple[str, ...]
     """Names of what it must see of the model's states."""
+    free_running: bool
+    """Whether it must see them also of sequences that the model drew itself."""
 
-    def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
+    def penalty(self, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
         """A number with its gradient, and metrics; what is needed to know it learns on the way.
 
         Args:
-            model: as it is before its update.
-            inputs: true ones, `[time, batch, input_size]`.
-            states: what they led to, by the names in `records`.
-            correct: which sequences were predicted without a wrong bit, bool `[batch]`.
+            states: what true inputs led to, by the names in `records`; if it is free running, behind them in the batch
+                what as many drawn sequences led to.
+            correct: which true sequences were predicted without a wrong bit, bool `[batch]`.
         """
         ...
 
@@ -73,9 +62,10 @@ class TeacherForcing:
     """True inputs at every step, and nothing to pay beyond."""
 
     records: tuple[str, ...] = ()
+    free_running = False
 
-    def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
-        return inputs.new_zeros(()), {}
+    def penalty(self, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
+        return _nothing(correct), {}
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -136,7 +126,6 @@ class Adversary:
         right = ((logits > 0) == (labels > 0.5)).float().mean().item()
         self.accuracy = _ACCURACY_DECAY * self.accuracy + (1 - _ACCURACY_DECAY) * right
         if self.accuracy <= self.discriminator_until:
-            # What the model's own loss left in the gradients goes with it.
             self.optimiser.zero_grad()
             binary_cross_entropy_with_logits(logits, labels).backward()
             self.optimiser.step()
@@ -145,7 +134,10 @@ class Adversary:
         """What the model pays for not being taken for what it aims at: the mean of `-log D`; 0 below the gate."""
         if self.accuracy < self.model_from:
             return behaviours.new_zeros(())
+        # Its weights do not learn from what the model pays: their gradients would take half as long again.
+        self.discriminator.requires_grad_(False)
         logits = self.discriminator(behaviours)
+        self.discriminator.requires_grad_(True)
         return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,16 +158,17 @@ class Adversary:
 class FreeRunning:
     """Professor Forcing, and Memory Forcing of what is generated: one adversary for each part of the state, by name."""
 
+    free_running = True
+
     def __init__(self, adversaries: dict[str, Adversary]) -> None:
         self.adversaries = adversaries
         self.records = tuple(adversaries)
 
-    def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
-        drawn = model.predict(model.sample(*inputs.shape[:2]), self.records)[1].recorded
-        total, metrics = inputs.new_zeros(()), dict[str, float]()
+    def penalty(self, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
+        total, metrics = _nothing(correct), dict[str, float]()
         for name, adversary in self.adversaries.items():
-            free = drawn[name].flatten(2)
-            adversary.learn(states[name].flatten(2).detach(), free.detach())
+            aims, free = states[name].flatten(2).chunk(2, dim=1)
+            adversary.learn(aims.detach(), free.detach())
             total = total + adversary.penalty(free)
             metrics[f"forcing/{name.rpartition('.')[2]}_accuracy"] = adversary.accuracy
         return total, {"losses/forcing": total.item(), **metrics}
@@ -254,18 +247,19 @@ class RightMemories:
     """
 
     records: tuple[str, ...] = (MEMORY,)
+    free_running = False
 
     def __init__(self, adversary: Adversary, *, batch: int, kept: int, device: torch.device | str = "cpu") -> None:
         self.adversary = adversary
         self.batch = batch
         self._right, self._wrong = Kept(kept, device), Kept(kept, device)
 
-    def penalty(self, model: Forced, inputs: Tensor, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
+    def penalty(self, states: States, correct: Tensor) -> tuple[Tensor, Metrics]:
         memories = states[MEMORY].flatten(2)
         past = memories.detach().swapaxes(0, 1)
         self._right.add(past[correct])
         self._wrong.add(past[~correct])
-        total = inputs.new_zeros(())
+        total = _nothing(correct)
         if min(len(self._right), len(self._wrong)) > self.batch:
             self.adversary.learn(self._right.draw(self.batch), self._wrong.draw(self.batch))
             total = self.adversary.penalty(memories)
@@ -282,6 +276,10 @@ class RightMemories:
         self.adversary.load_state_dict(state["adversary"])
         self._right.load_state_dict(state["right"])
         self._wrong.load_state_dict(state["wrong"])
+
+
+def _nothing(correct: Tensor) -> Tensor:
+    return torch.zeros((), device=correct.device)
 
 
 def make_forcing(

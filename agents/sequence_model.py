@@ -121,16 +121,21 @@ class SequenceModel:
             NonFiniteError: where learning would follow what is not finite.
         """
         batch = self._on_device(inputs, targets, mask)
-        logits, steps = self.predict(batch["inputs"], self.forcing.records, dropped=self.dropout)
-        scores = sequence_scores(logits, batch["targets"], batch["mask"])
+        sequences, seen = mask.shape[1], batch["inputs"]
+        if self.forcing.free_running:
+            # In one call with the true ones, for most of the time of a step goes into the call.
+            seen = torch.cat([seen, self.sample(len(seen), sequences)], dim=1)
+        logits, steps = self.predict(seen, self.forcing.records, dropped=self.dropout)
+        scores = sequence_scores(logits[:, :sequences], batch["targets"], batch["mask"])
         cross_entropy = mean_loss(scores, batch["targets"], batch["mask"])
-        penalty, forced = self.forcing.penalty(self, batch["inputs"], steps.recorded, correct_sequences(scores))
+        penalty, forced = self.forcing.penalty(steps.recorded, correct_sequences(scores))
         # A sequence pays its likelihood and the discriminators, NLL + C: both are taken by the bit.
-        sequences_per_bit = mask.shape[1] / counted(batch["targets"], batch["mask"])
+        sequences_per_bit = sequences / counted(batch["targets"], batch["mask"])
         loss = cross_entropy + self.forcing_weight * sequences_per_bit * penalty
         if steps.losses is not None:
-            loss = loss + steps.losses.mean()
-            forced = {"losses/auxiliary": steps.losses.mean().item(), **forced}
+            auxiliary = steps.losses[:, :sequences].mean()
+            loss = loss + auxiliary
+            forced = {"losses/auxiliary": auxiliary.item(), **forced}
         self.optimiser.zero_grad()
         loss.backward()
         parameters = self._parameters()
