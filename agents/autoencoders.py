@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from agents.encoders import SMALLEST_SCREEN, Encoder
+from agents.encoders import SMALLEST_SCREEN, Encoder, Initialisation, initialise_lecun
 
 Architecture = Literal["dense", "convolutional", "nature"]
 
@@ -27,7 +27,12 @@ class Scale(nn.Module):
 
 
 def make_encoder(
-    architecture: Architecture, shape: tuple[int, ...], high: float, hidden: int, key_size: int
+    architecture: Architecture,
+    shape: tuple[int, ...],
+    high: float,
+    hidden: int,
+    key_size: int,
+    initialisation: Initialisation = "torch",
 ) -> nn.Module:
     """From observations uint8 or float32 `[n, *shape]`, channels first, to keys `[n, key_size]`.
 
@@ -39,10 +44,18 @@ def make_encoder(
         high: the largest value in one.
         hidden: units of the hidden layer.
         key_size: length of a key.
+        initialisation: as of `Encoder`.
 
     Raises:
         ValueError: on observations too small for convolutions.
     """
+    encoder = _make_encoder(architecture, shape, high, hidden, key_size)
+    return encoder.apply(initialise_lecun) if initialisation == "lecun" else encoder
+
+
+def _make_encoder(
+    architecture: Architecture, shape: tuple[int, ...], high: float, hidden: int, key_size: int
+) -> nn.Module:
     if architecture == "dense":
         return nn.Sequential(Scale(high), nn.Flatten(), *dense(int(np.prod(shape)), hidden, key_size))
     channels, height, width = _checked(shape, architecture)

@@ -95,7 +95,7 @@ class Encoder(nn.Module):
             )
 
         if initialisation == "lecun":
-            self.layers.apply(_initialise_lecun)
+            self.layers.apply(initialise_lecun)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features float32 `[batch, features]` of observations uint8 `[batch, *observation_shape]`."""
@@ -118,7 +118,8 @@ class Encoder(nn.Module):
             self.normalisation.update(observations / self.observation_high)
 
 
-def _initialise_lecun(layer: nn.Module) -> None:
+def initialise_lecun(layer: nn.Module) -> None:
+    """Draw a layer's weights so that distances stay as they are: see `Encoder`. To be given to `Module.apply`."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         deviation = layer.weight[0].numel() ** -0.5
         nn.init.trunc_normal_(layer.weight, 0.0, deviation, -2 * deviation, 2 * deviation)

@@ -239,7 +239,8 @@ def make_learning_memory(
         ValueError: on an architecture that does not go with the world's observations.
     """
     shape, high = world.observation_shape, world.observation_high
-    encoder = make_encoder(config.architecture, shape, high, config.hidden, config.key_size)
+    sizes = (config.hidden, config.key_size)
+    encoder = make_encoder(config.architecture, shape, high, *sizes, config.initialisation)
     key_encoder = RunningMean(encoder, slow_updates) if slow_updates else encoder
     reinstatement = _reinstatement(config, slots, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.autoencoders import Architecture
+from agents.encoders import Initialisation
 
 CreditName = Literal[
     "frozen", "trainable_keys", "backpropagation", "synthetic", "exact", "approximate", "hybrid", "hybrid_approximate"
@@ -27,6 +28,9 @@ class LearningMemoryConfig(BaseModel):
     """How the observation behind a memory comes back."""
     architecture: Architecture = "dense"
     """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
+    initialisation: Initialisation = "torch"
+    """How the encoder's weights are drawn: torch's own way, or lecun, which keeps distances as they are from layer to
+    layer."""
     hidden: int = Field(256, ge=1)
     """Units of the hidden layer of every network."""
     key_size: int = Field(256, ge=1)

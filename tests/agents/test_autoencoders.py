@@ -55,6 +55,19 @@ def test_what_is_too_small_for_convolutions_is_refused(shape):
         make_encoder("nature", (4, 35, 84), 255.0, 8, 5)
 
 
+@pytest.mark.parametrize("architecture", ["dense", "convolutional", "nature"])
+def test_weights_are_drawn_as_is_asked_for(architecture):
+    torch.manual_seed(0)
+    lengths = []
+    for initialisation in ("torch", "lecun"):
+        encoder = make_encoder(architecture, (3, 40, 40), 255.0, 64, 32, initialisation)
+        weights = [weight for weight in encoder.parameters() if weight.dim() > 1]
+        lengths.append([weight.var().item() * weight[0].numel() for weight in weights])
+    # A third, of a uniform distribution; and of a normal one what is left of it when it is cut at two deviations.
+    assert lengths[0] == pytest.approx([1 / 3] * len(weights), rel=0.15)
+    assert lengths[1] == pytest.approx([0.774] * len(weights), rel=0.15)
+
+
 def test_observations_count_by_their_own_scale():
     torch.manual_seed(0)
     bytes_, bits = (make_encoder("dense", (1, 5, 5), high, 8, 5) for high in (255.0, 1.0))
