@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from agents.encoders import SMALLEST_SCREEN, Encoder, Initialisation, initialise_lecun
+from agents.encoders import SMALLEST_SCREEN, Encoder, Initialisation, initialise
 
 Architecture = Literal["dense", "convolutional", "nature"]
 
@@ -50,7 +50,8 @@ def make_encoder(
         ValueError: on observations too small for convolutions.
     """
     encoder = _make_encoder(architecture, shape, high, hidden, key_size)
-    return encoder.apply(initialise_lecun) if initialisation == "lecun" else encoder
+    initialise(encoder, initialisation)
+    return encoder
 
 
 def _make_encoder(

@@ -94,8 +94,7 @@ class Encoder(nn.Module):
                 nn.Linear(256, features),
             )
 
-        if initialisation == "lecun":
-            self.layers.apply(initialise_lecun)
+        initialise(self.layers, initialisation)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features float32 `[batch, features]` of observations uint8 `[batch, *observation_shape]`."""
@@ -118,8 +117,13 @@ class Encoder(nn.Module):
             self.normalisation.update(observations / self.observation_high)
 
 
-def initialise_lecun(layer: nn.Module) -> None:
-    """Draw a layer's weights so that distances stay as they are: see `Encoder`. To be given to `Module.apply`."""
+def initialise(layers: nn.Module, initialisation: Initialisation) -> None:
+    """Draw the weights of all layers anew, as `Encoder` says, or leave them as torch drew them."""
+    if initialisation == "lecun":
+        layers.apply(_initialise_lecun)
+
+
+def _initialise_lecun(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d | nn.Linear):
         deviation = layer.weight[0].numel() ** -0.5
         nn.init.trunc_normal_(layer.weight, 0.0, deviation, -2 * deviation, 2 * deviation)

@@ -71,8 +71,17 @@ def test_scores(model: SequenceModel, run: Run) -> dict[str, float]:
             for start in range(0, images, _PART)
         ]
     ).mean()
+    return likelihood(nats, task.pixels)
+
+
+def likelihood(nats: float, pixels: int) -> dict[str, float]:
+    """The metrics of a test image's negative log likelihood.
+
+    Raises:
+        ValueError: if it is so low that something must have leaked.
+    """
     check_nats(nats)
-    return {"test_nll_nats": nats, "test_bits_per_dimension": nats / math.log(2) / task.pixels}
+    return {"test_nll_nats": nats, "test_bits_per_dimension": nats / math.log(2) / pixels}
 
 
 def main() -> None:
