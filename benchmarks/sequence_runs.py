@@ -6,6 +6,8 @@ batches that were predicted before they were learned from, is
     wrong_bits_per_sequence    bits guessed wrong of a sequence; in a task of words error_percent, of all answers
     nats_per_sequence          negative log likelihood of a sequence
     correct_predictions        updates so far, each counted by the share of its sequences without a wrong bit
+    forcing                    nats a sequence pays to discriminators; 0 while they are below their gates
+    hidden_accuracy            running accuracy of the discriminator of hidden states, and memory_accuracy of memories
 
 and at its end come `updates_per_second`, beside whatever else the machine was doing, and what the benchmark measures.
 
@@ -28,7 +30,14 @@ from benchmarks.runner import Preset, check_folder, do_missing, missing, prepare
 from benchmarks.workers import Report
 from training.command_line import UsageError
 
-CURVE = ("wrong_bits_per_sequence", "error_percent", "nats_per_sequence")
+CURVE = (
+    "charts/wrong_bits_per_sequence",
+    "charts/error_percent",
+    "charts/nats_per_sequence",
+    "losses/forcing",
+    "forcing/hidden_accuracy",
+    "forcing/memory_accuracy",
+)
 """What of a batch's metrics is there is a row."""
 
 
@@ -98,7 +107,7 @@ class SequenceCourse(Course):
         loop, steps = self._loop, self._run.config.steps
         for step in loop.run(steps):
             (metrics,) = step.metrics
-            self._averages.add({name: metrics[f"charts/{name}"] for name in CURVE if f"charts/{name}" in metrics})
+            self._averages.add({name.rpartition("/")[2]: metrics[name] for name in CURVE if name in metrics})
             self._correct += metrics["charts/correct_sequences"]
             if loop.step % self._run.options.steps_per_row == 0 or loop.step == steps:
                 means = self._averages.flush()

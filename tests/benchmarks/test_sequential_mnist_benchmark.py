@@ -44,6 +44,20 @@ def test_all_variants_are_scored_in_nats_and_in_bits(tmp_path: Path, monkeypatch
         assert scores[(*variant, "test_bits_per_dimension")] == pytest.approx(nats / math.log(2) / PIXELS, rel=1e-5)
 
 
+def test_what_is_paid_to_discriminators_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.sequential_mnist.LEAST_NATS", 0.0)
+    monkeypatch.setattr(sequential_mnist, "PRESETS", sequential_mnist.PRESETS[2:])
+    train(tmp_path / "table.csv", "--override", "agent.model_from=0", "--variant", "ungated")
+    rows = [row for row in results.read(tmp_path / "table.csv") if row.variant.endswith("forcing+ungated")]
+    told = {(row.variant.removesuffix("+ungated"), row.metric): row.value for row in rows}
+    assert all(0 <= told[variant, "hidden_accuracy"] <= 1 for variant in ("professor-forcing", "memory-forcing"))
+    assert 0 <= told["memory-forcing", "memory_accuracy"] <= 1
+    assert ("professor-forcing", "memory_accuracy") not in told
+    # One discriminator that knows nothing costs about log 2, two of them twice that.
+    assert told["professor-forcing", "forcing"] == pytest.approx(math.log(2), abs=0.2)
+    assert told["memory-forcing", "forcing"] == pytest.approx(2 * math.log(2), abs=0.4)
+
+
 def test_a_score_that_cannot_be_fails_the_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nats a test image is less than 75"):
         train(tmp_path / "table.csv")
