@@ -33,8 +33,8 @@ from training.command_line import guarded, parse_overrides
 
 UPDATES = 1_200
 SHORT = ("--num_envs", "16", "--agent.learning_rate", "1e-2", "--agent.updates_per_halving", str(UPDATES // 2))
-# A tenth of the model's rate, as in the authors' code of Professor Forcing: at the preset's 1e-4 no discriminator came up
-# to its gate in so few updates.
+# A tenth of the model's rate, as in the authors' code of Professor Forcing: at the preset's 1e-4 no discriminator came
+# up to its gate in so few updates.
 FORCED = (*SHORT, "--agent.discriminator_learning_rate", "1e-3")
 PRESETS = [
     Preset("sequential_mnist_gru", SHORT),
