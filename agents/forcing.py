@@ -78,14 +78,16 @@ class Discriminator(nn.Module):
     """Tells behaviours of two kinds apart: a GRU, the mean of its outputs over time, and dense layers.
 
     Of the sizes of the Memory Forcing paper: 128, then 256, 8 and 4. Its logits are bounded, as in the authors' code
-    of Professor Forcing.
+    of Professor Forcing. Units leak below zero: of so narrow layers of plain ReLU, many are dead as they are drawn, and
+    answer every behaviour alike for good.
     """
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.recurrent = nn.GRU(features, 128)
+        leaky = nn.LeakyReLU(0.2)
         self.dense = nn.Sequential(
-            nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1)
+            nn.Linear(128, 256), leaky, nn.Linear(256, 8), leaky, nn.Linear(8, 4), leaky, nn.Linear(4, 1)
         )
 
     def forward(self, behaviours: Tensor) -> Tensor:

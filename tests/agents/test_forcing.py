@@ -237,3 +237,14 @@ def test_a_forcing_that_does_not_fit_is_refused(options: dict[str, Any], generat
     with pytest.raises(ValueError, match=mend):
         config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
         make_sequence_model(config, 4, 3, "cpu", generative)
+
+
+def test_no_discriminator_is_dead_as_it_is_drawn() -> None:
+    behaviours = 0.1 * torch.randn(20, 8, 320, generator=torch.Generator().manual_seed(0))
+    for seed in range(30):
+        torch.manual_seed(seed)
+        discriminator = Discriminator(320)
+        logits = discriminator(behaviours)
+        logits.square().sum().backward()
+        assert logits.std() > 1e-5, seed
+        assert discriminator.recurrent.weight_ih_l0.grad.abs().max() > 1e-6, seed
