@@ -64,6 +64,7 @@ HEADINGS = {
     "eval_return": "evaluation return",
     "exact_hit_rate": "exact matches",
     "share_lookup": "look-up",
+    "forcing": "nats paid to discriminators",
     **{metric: metric.rpartition("_")[2] for metric in BABI_TASKS},
 }
 

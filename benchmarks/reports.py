@@ -89,11 +89,14 @@ REPORTS = {
         (Figure("wrong_bits_per_sequence", "Wrong bits of a sequence", axis="sequence updates"),),
     ),
     "forcing_copy": Report(
-        ("correct_predictions", "wrong_bits_per_sequence", "updates_per_second"),
+        ("correct_predictions", "wrong_bits_per_sequence", "memory_accuracy", "updates_per_second"),
         (Figure("correct_predictions", "Correct predictions so far", axis="sequence updates"),),
     ),
     "sequential_mnist": Report(
-        ("test_nll_nats", "test_bits_per_dimension", "updates_per_second"),
+        (
+            *("test_nll_nats", "test_bits_per_dimension", "hidden_accuracy", "memory_accuracy", "forcing"),
+            "updates_per_second",
+        ),
         (Figure("nats_per_sequence", "Nats of a training image", axis="sequence updates"),),
     ),
     "neural_memory_speed": Report(

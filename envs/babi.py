@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from envs.babi_stories import ALIKE, TASKS, WORDS, Stories, load_stories, with_thinking
+from envs.babi_stories import ALIKE, TASKS, TWO_HOPS, WORDS, Stories, load_stories, with_first_hops, with_thinking
 from envs.sequence_task import Sequences, SequenceTask
 
 _BAND = 1.25
@@ -39,6 +39,9 @@ class BabiConfig(pydantic.BaseModel):
     renaming: bool = False
     """Let people, places, things and animals change places at random in every story that is drawn, where the task draws
     them all alike: stories cannot be learned by heart. Those of the test split stay as they are."""
+    first_hops: float = pydantic.Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the questions of task 15 that ask, while it is trained on, for the first of their two steps alone: "what
+    is emily?" in the place of "what is emily afraid of?"."""
     longest_story: int = pydantic.Field(default=800, ge=1)
     """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
@@ -48,6 +51,12 @@ class BabiConfig(pydantic.BaseModel):
         if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
             raise ValueError(f"tasks must be different numbers from 1 to 20, got {' '.join(map(str, tasks)) or 'none'}")
         return tasks
+
+    @pydantic.model_validator(mode="after")
+    def _has_hops(self) -> BabiConfig:
+        if self.first_hops and TWO_HOPS not in self.tasks:
+            raise ValueError(f"first_hops is for task {TWO_HOPS}, which tasks lack: {' '.join(map(str, self.tasks))}")
+        return self
 
     @property
     def title(self) -> str:
@@ -100,7 +109,8 @@ class Babi(SequenceTask):
         self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
         # Of a task whose stories are all too long, none could be drawn until the next one joins.
         self._tasks = [number for number in config.tasks if number in self.task_numbers]
-        self._renaming = config.renaming and config.split == "train"
+        trained_on = config.split == "train"
+        self._renaming, self._first_hops = config.renaming and trained_on, config.first_hops * trained_on
         self._curriculum, self._drawn = config.curriculum, 0
         self._order = self._rest = np.zeros(0, dtype=np.int64)
 
@@ -115,8 +125,10 @@ class Babi(SequenceTask):
             self._order = np.concatenate([self._order, self._batches(batch)])
         chosen, self._order = self._order[:batch], self._order[batch:]
         self._drawn += 1
-        sequences = self.take(chosen)
-        return self._renamed(sequences, self.task_numbers[chosen]) if self._renaming else sequences
+        sequences, tasks = self.take(chosen), self.task_numbers[chosen]
+        if self._first_hops:
+            sequences = self._with_first_hops(sequences, tasks)
+        return self._renamed(sequences, tasks) if self._renaming else sequences
 
     def take(self, numbers: np.ndarray) -> Sequences:
         """Stories by their number in order of length, the shortest 0, the same ones every time."""
@@ -135,6 +147,14 @@ class Babi(SequenceTask):
         super().load_state_dict(state)
         self._drawn = state["drawn"]
         self._order, self._rest = state["order"].copy(), state["rest"].copy()
+
+    def _with_first_hops(self, sequences: Sequences, tasks: np.ndarray) -> Sequences:
+        """The same stories `[time, batch]`, but for questions of task 15 that ask for their first step alone."""
+        inputs, targets = sequences.inputs, sequences.targets
+        for column in np.flatnonzero(tasks == TWO_HOPS):
+            chosen = self.rng.random((targets[:, column] > 0).sum()) < self._first_hops
+            inputs[:, column], targets[:, column] = with_first_hops(inputs[:, column], targets[:, column], chosen)
+        return Sequences(inputs, targets, targets > 0)
 
     def _renamed(self, sequences: Sequences, tasks: np.ndarray) -> Sequences:
         """The same stories `[time, batch]`, in each of which words that are alike have changed places."""

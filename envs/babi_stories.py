@@ -69,6 +69,9 @@ ALIKE = {
 The simulation that wrote the stories drew them all alike. In tasks 17 and 18 there are none: a blue square, or a box
 of chocolates, has several words."""
 
+TWO_HOPS = 15
+"""The task whose questions are of what a kind of animal is afraid of, and name one of that kind."""
+
 TASKS = tuple(range(1, 21))
 SIZES = {"1k": "en", "10k": "en-10k"}
 """Folders of the data set, by questions to train on of each task."""
@@ -182,6 +185,30 @@ def with_thinking(stories: Stories, steps: int) -> Stories:
     return stories._replace(
         words=np.insert(stories.words, places, 0), answers=np.insert(stories.answers, places, 0), starts=starts
     )
+
+
+def with_first_hops(words: np.ndarray, answers: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A story of task 15 and its answers, some of whose questions ask for the first of their two steps alone.
+
+    "what is emily afraid of?" becomes "what is emily?", and the answer what she was said to be. What that makes the
+    story shorter is filled up behind it.
+
+    Args:
+        words: of the story by number, `[words]`.
+        answers: that are due, 0 where none is, `[words]`.
+        chosen: which of its questions, bool `[questions]`.
+    """
+    words, answers = words.copy(), answers.copy()
+    begins = np.flatnonzero(words == _NUMBERS["what"])[chosen]
+    is_a = (words[1:-2] == _NUMBERS["is"]) & (words[2:-1] == _NUMBERS["a"])
+    for begin in begins:
+        (said,) = np.flatnonzero(is_a & (words[:-3] == words[begin + 2]))
+        answers[begin + np.flatnonzero(answers[begin:])[0]] = words[said + 3]
+    afraid_of = np.concatenate([begins + 3, begins + 4])
+    words, answers = (
+        np.append(np.delete(each, afraid_of), np.zeros_like(each, shape=len(afraid_of))) for each in (words, answers)
+    )
+    return words, answers
 
 
 def load_stories(size: str, tasks: tuple[int, ...], split: str) -> Stories:

@@ -337,6 +337,57 @@ def test_renamed_stories_are_the_same_with_other_names(text: str, due: str, task
                 assert 0.5 < seen[word, name] * len(group) / 240 < 1.6, f"{word} became {name}"
 
 
+TWO_QUESTIONS = (
+    "1 wolves are afraid of mice.\n2 emily is a wolf.\n3 sheep are afraid of wolves.\n4 gertrude is a sheep.\n"
+    "5 what is emily afraid of?\tmouse\t2 1\n6 what is gertrude afraid of?\twolf\t4 3\n"
+)
+SAID = "wolves are afraid of mice. emily is a wolf. sheep are afraid of wolves. gertrude is a sheep. "
+
+
+@pytest.mark.parametrize("thinking_steps", [0, 2])
+def test_questions_of_task_15_may_ask_for_their_first_step_alone(thinking_steps: int) -> None:
+    stories = parse(TWO_QUESTIONS * 4, 15, "a test")
+    config = BabiConfig(tasks=(15,), first_hops=0.3, thinking_steps=thinking_steps)
+    task = Babi(config, stories, np.random.default_rng(0))
+    dashes = " -" * (1 + thinking_steps)
+    seen = Counter[int]()
+    for _ in range(100):
+        sequences = task.draw(4)
+        assert len(sequences.inputs) == len(task.take(np.array([0])).inputs)
+        for text, due in told(*sequences):
+            # Answers tell whether the whole was asked, or the first step.
+            whole = [("mouse", "wolf"), ("wolf", "sheep")]
+            steps = [place for place, answers in enumerate(whole) if due[place] == answers[1]]
+            asked = [
+                f"what is {name}{'' if place in steps else ' afraid of'}?{dashes}"
+                for place, name in enumerate(("emily", "gertrude"))
+            ]
+            assert text == SAID + " ".join(asked)
+            assert len(due) == 2 and all(due[place] in whole[place] for place in (0, 1))
+            seen.update(steps)
+    assert len(seen) == 2 and all(0.2 < count / 400 < 0.4 for count in seen.values())
+
+
+def test_other_tasks_and_the_test_have_no_first_steps(data: Path) -> None:
+    configs = [BabiConfig(tasks=(1, 15), split="test", first_hops=share) for share in (0.0, 1.0)]
+    stories = parse(TWO_QUESTIONS * 8, 15, "a test")
+    plain, other = (Babi(config, stories, np.random.default_rng(0)) for config in configs)
+    for one, two in zip(plain.draw(8), other.draw(8), strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValidationError, match="first_hops is for task 15, which tasks lack: 1 2"):
+        BabiConfig(tasks=(1, 2), first_hops=0.5)
+
+
+@pytest.mark.skipif(not HAS_DATA, reason="needs the true data")
+def test_first_steps_of_the_true_data_are_what_was_said() -> None:
+    task = make_babi(BabiConfig(tasks=(15,), first_hops=1.0), np.random.default_rng(0))
+    for text, due in told(*task.draw(500)):
+        sentences, *questions = text.split(" what is ")
+        assert [
+            f"{question.split('?')[0]} is a {kind}" in sentences for question, kind in zip(questions, due, strict=True)
+        ]
+
+
 def test_stories_keep_their_names_where_they_are_tested_on(data: Path) -> None:
     configs = [BabiConfig(tasks=(1,), split="test", renaming=renaming) for renaming in (False, True)]
     plain, renamed = (make_babi(config, np.random.default_rng(0)) for config in configs)
