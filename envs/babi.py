@@ -55,7 +55,9 @@ class BabiConfig(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _has_hops(self) -> BabiConfig:
         if self.first_hops and TWO_HOPS not in self.tasks:
-            raise ValueError(f"first_hops is for task {TWO_HOPS}, which tasks lack: {' '.join(map(str, self.tasks))}")
+            raise ValueError(
+                f"first_hops is for task {TWO_HOPS}, which is not among tasks {' '.join(map(str, self.tasks))}"
+            )
         return self
 
     @property

@@ -190,8 +190,8 @@ def with_thinking(stories: Stories, steps: int) -> Stories:
 def with_first_hops(words: np.ndarray, answers: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A story of task 15 and its answers, some of whose questions ask for the first of their two steps alone.
 
-    "what is emily afraid of?" becomes "what is emily?", and the answer what she was said to be. What that makes the
-    story shorter is filled up behind it.
+    "what is emily afraid of?" becomes "what is emily?", and the answer the kind she was said, once, to be. Placeholders
+    behind the story keep its length.
 
     Args:
         words: of the story by number, `[words]`.

@@ -368,13 +368,17 @@ def test_questions_of_task_15_may_ask_for_their_first_step_alone(thinking_steps:
     assert len(seen) == 2 and all(0.2 < count / 400 < 0.4 for count in seen.values())
 
 
-def test_other_tasks_and_the_test_have_no_first_steps(data: Path) -> None:
-    configs = [BabiConfig(tasks=(1, 15), split="test", first_hops=share) for share in (0.0, 1.0)]
-    stories = parse(TWO_QUESTIONS * 8, 15, "a test")
+@pytest.mark.parametrize(("split", "number"), [("test", 15), ("train", 16)])
+def test_other_tasks_and_the_test_have_no_first_steps(split: str, number: int) -> None:
+    stories = parse(TWO_QUESTIONS * 8, number, "a test")
+    configs = [BabiConfig.model_validate({"tasks": (15, 16), "split": split, "first_hops": each}) for each in (0, 1)]
     plain, other = (Babi(config, stories, np.random.default_rng(0)) for config in configs)
     for one, two in zip(plain.draw(8), other.draw(8), strict=True):
         np.testing.assert_array_equal(one, two)
-    with pytest.raises(ValidationError, match="first_hops is for task 15, which tasks lack: 1 2"):
+
+
+def test_first_steps_are_for_task_15() -> None:
+    with pytest.raises(ValidationError, match="first_hops is for task 15, which is not among tasks 1 2"):
         BabiConfig(tasks=(1, 2), first_hops=0.5)
 
 
