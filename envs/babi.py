@@ -111,8 +111,8 @@ class Babi(SequenceTask):
         self._bands = (np.log(self._lengths / self._lengths[0]) / np.log(_BAND)).astype(np.int64)
         # Of a task whose stories are all too long, none could be drawn until the next one joins.
         self._tasks = [number for number in config.tasks if number in self.task_numbers]
-        trained_on = config.split == "train"
-        self._renaming, self._first_hops = config.renaming and trained_on, config.first_hops * trained_on
+        self._renaming = config.renaming and config.split == "train"
+        self._first_hops = config.first_hops if config.split == "train" else 0.0
         self._curriculum, self._drawn = config.curriculum, 0
         self._order = self._rest = np.zeros(0, dtype=np.int64)
 

@@ -198,17 +198,15 @@ def with_first_hops(words: np.ndarray, answers: np.ndarray, chosen: np.ndarray) 
         answers: that are due, 0 where none is, `[words]`.
         chosen: which of its questions, bool `[questions]`.
     """
-    words, answers = words.copy(), answers.copy()
+    answers = answers.copy()
     begins = np.flatnonzero(words == _NUMBERS["what"])[chosen]
     is_a = (words[1:-2] == _NUMBERS["is"]) & (words[2:-1] == _NUMBERS["a"])
     for begin in begins:
         (said,) = np.flatnonzero(is_a & (words[:-3] == words[begin + 2]))
         answers[begin + np.flatnonzero(answers[begin:])[0]] = words[said + 3]
     afraid_of = np.concatenate([begins + 3, begins + 4])
-    words, answers = (
-        np.append(np.delete(each, afraid_of), np.zeros_like(each, shape=len(afraid_of))) for each in (words, answers)
-    )
-    return words, answers
+    behind = np.zeros_like(words, shape=len(afraid_of))
+    return np.append(np.delete(words, afraid_of), behind), np.append(np.delete(answers, afraid_of), behind)
 
 
 def load_stories(size: str, tasks: tuple[int, ...], split: str) -> Stories:
