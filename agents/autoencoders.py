@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from agents.encoders import SMALLEST_SCREEN, Encoder, Initialisation, initialise
+from agents.encoders import SMALLEST_SCREEN, Encoder, Initialisation, Precision, initialise
 
 Architecture = Literal["dense", "convolutional", "nature"]
 
@@ -33,6 +33,7 @@ def make_encoder(
     hidden: int,
     key_size: int,
     initialisation: Initialisation = "torch",
+    precision: Precision = "float32",
 ) -> nn.Module:
     """From observations uint8 or float32 `[n, *shape]`, channels first, to keys `[n, key_size]`.
 
@@ -45,23 +46,29 @@ def make_encoder(
         hidden: units of the hidden layer.
         key_size: length of a key.
         initialisation: as of `Encoder`.
+        precision: as of `Encoder`, for `nature` alone.
 
     Raises:
         ValueError: on observations too small for convolutions.
     """
-    encoder = _make_encoder(architecture, shape, high, hidden, key_size)
+    encoder = _make_encoder(architecture, shape, high, hidden, key_size, precision)
     initialise(encoder, initialisation)
     return encoder
 
 
 def _make_encoder(
-    architecture: Architecture, shape: tuple[int, ...], high: float, hidden: int, key_size: int
+    architecture: Architecture,
+    shape: tuple[int, ...],
+    high: float,
+    hidden: int,
+    key_size: int,
+    precision: Precision,
 ) -> nn.Module:
     if architecture == "dense":
         return nn.Sequential(Scale(high), nn.Flatten(), *dense(int(np.prod(shape)), hidden, key_size))
     channels, height, width = _checked(shape, architecture)
     if architecture == "nature":
-        return Encoder(shape, high, key_size)
+        return Encoder(shape, high, key_size, precision)
     return nn.Sequential(
         Scale(high),
         nn.Conv2d(channels, _CHANNELS[0], kernel_size=4, stride=2, padding=1),

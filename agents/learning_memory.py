@@ -240,7 +240,7 @@ def make_learning_memory(
     """
     shape, high = world.observation_shape, world.observation_high
     sizes = (config.hidden, config.key_size)
-    encoder = make_encoder(config.architecture, shape, high, *sizes, config.initialisation)
+    encoder = make_encoder(config.architecture, shape, high, *sizes, config.initialisation, config.precision)
     key_encoder = RunningMean(encoder, slow_updates) if slow_updates else encoder
     reinstatement = _reinstatement(config, slots, world, generator)
     uncertainty = reinstatement.uncertainty if isinstance(reinstatement, VariationalAutoencoder) else None

@@ -150,6 +150,7 @@ def test_options_reach_their_mechanisms(digits):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"precision": "auto"}, "precision needs architecture nature"),
         ({"trust": 0.5}, "trust needs credit approximate"),
         ({"credit": "frozen", "drift_penalty": 1.0}, "drift_penalty needs an encoder that learns"),
         ({"reinstatement": "raw", "pretraining": 5}, "pretraining needs an autoencoder"),

@@ -53,6 +53,21 @@ def test_every_memory_comes_back_as_what_was_observed(reinstatement, capacity):
     assert np.array_equal(hash_each(observations.numpy()), stored)
 
 
+def test_screens_are_embedded_by_the_arithmetic_asked_for():
+    """To act, to learn, and by the copy that the drift penalty holds the encoder to."""
+    features = {}
+    for precision in ("float32", "bfloat16"):
+        world = FakeWorld(shape=(4, 36, 36))
+        agent = make_rec(world, architecture="nature", precision=precision, key_size=32)
+        observations = torch.from_numpy(world.observations).float()
+        features[precision] = agent.encoder(observations)
+        torch.testing.assert_close(agent.parts.drift_penalty._mean(observations), features[precision], rtol=0, atol=0)
+        play(world, agent, 120)
+        assert agent.updates > 0
+    difference = (features["float32"] - features["bfloat16"]).norm() / features["float32"].norm()
+    assert 0 < difference < 0.02
+
+
 def test_memories_whose_observations_left_the_replay_are_not_written():
     """The first 45 steps of each episode are overwritten before it ends."""
     world = FakeWorld(num_envs=1, end_chance=0.0)
