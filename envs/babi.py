@@ -89,7 +89,7 @@ class Babi(SequenceTask):
         task_numbers: which of the twenty tasks each story is of, by length of the stories, int64 `[stories]`.
 
     Raises:
-        ValueError: if no story is left.
+        ValueError: if no story is left, or none of those that `first_hops` is for.
     """
 
     categorical = True
@@ -105,6 +105,13 @@ class Babi(SequenceTask):
             order = order[words[order] <= config.longest_story]
         if not len(order):
             raise ValueError(f"longest_story must be at least {words.min()} for this task, got {config.longest_story}")
+        two_hops = words[stories.tasks == TWO_HOPS]
+        wanted = config.first_hops and config.split == "train" and len(two_hops)
+        if wanted and two_hops.min() > config.longest_story:
+            raise ValueError(
+                f"longest_story must be at least {two_hops.min()} where there are first_hops, for the shortest story "
+                f"of task {TWO_HOPS}, got {config.longest_story}"
+            )
         self._words, self._answers = stories.words, stories.answers
         self._starts, self._lengths = stories.starts[order], lengths[order]
         self.task_numbers = stories.tasks[order]

@@ -380,6 +380,10 @@ def test_other_tasks_and_the_test_have_no_first_steps(split: str, number: int) -
 def test_first_steps_are_for_task_15() -> None:
     with pytest.raises(ValidationError, match="first_hops is for task 15, which is not among tasks 1 2"):
         BabiConfig(tasks=(1, 2), first_hops=0.5)
+    lengths = {"lengths": [20, 40, 60], "numbers": [1, 15, 15], "tasks": (1, 15), "first_hops": 0.5}
+    assert len(stories_of(**lengths, longest_story=40)) == 2
+    with pytest.raises(ValueError, match=r"longest_story must be at least 40 where there are first_hops.* got 39"):
+        stories_of(**lengths, longest_story=39)
 
 
 @pytest.mark.skipif(not HAS_DATA, reason="needs the true data")
