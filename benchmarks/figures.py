@@ -57,6 +57,8 @@ AXES = {
 """What an axis is called, and how much of it an agent step is."""
 COUNTED = ("diverged",)
 """Metrics that are 1 or 0: how many runs are told, not their mean."""
+TO_A_TENTH = ("test_nll_nats",)
+"""Metrics whose tenths matter beyond 100, too."""
 HEADINGS = {
     "return": "return at the end",
     "return_over_run": "return over the run",
@@ -117,8 +119,9 @@ def spread(metric: str, values: Sequence[float]) -> str:
     share = metric.startswith("share_") or metric.endswith(("_rate", "_accuracy"))
     numbers = np.array(values) * (100 if share else 1)
     mean = float(numbers.mean())
-    deviation = f" ± {_number(float(numbers.std(ddof=1)), mean)}" if len(numbers) > 1 else ""
-    return _number(mean, mean) + deviation + (" %" if share else "")
+    scale = min(mean, 10.0) if metric in TO_A_TENTH else mean
+    deviation = f" ± {_number(float(numbers.std(ddof=1)), scale)}" if len(numbers) > 1 else ""
+    return _number(mean, scale) + deviation + (" %" if share else "")
 
 
 def put(page: str, experiment: str, table: str) -> str:

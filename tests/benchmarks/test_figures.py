@@ -55,6 +55,8 @@ def test_throughput_of_two_machines_is_not_averaged():
         ("eval_return", [0.951, 0.953], "0.95 ± 0.00"),
         ("share_update", [0.25], "25.0 %"),
         ("return", [], ""),
+        ("test_nll_nats", [100.6374], "100.6"),
+        ("test_nll_nats", [101.0, 103.0], "102.0 ± 1.4"),
     ],
 )
 def test_numbers_have_the_decimals_that_suit_their_size(metric, values, text):
