@@ -169,7 +169,13 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
     torch.manual_seed(config.seed)
     try:
         model = make_sequence_model(
-            config.agent, task.input_size, task.target_size, config.device, task.generative, task.categorical
+            config.agent,
+            task.input_size,
+            task.target_size,
+            config.device,
+            task.generative,
+            task.categorical,
+            task.same_length,
         )
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error

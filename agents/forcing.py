@@ -210,10 +210,7 @@ class Kept:
         if not self._added:
             self._rows = self._rows.new_zeros(self.capacity, *behaviours.shape[1:])
         if self._rows.shape[1:] != behaviours.shape[1:]:
-            raise ValueError(
-                f"Memory Forcing needs sequences of one length, got {self._rows.shape[1]} and {behaviours.shape[1]} "
-                "steps: make --env.min_length and --env.max_length the same"
-            )
+            raise ValueError(f"those kept have {self._rows.shape[1]} steps, got {behaviours.shape[1]}")
         newest = behaviours[-self.capacity :]
         places = torch.arange(self._added, self._added + len(newest), device=behaviours.device) % self.capacity
         self._rows[places] = newest
@@ -285,7 +282,11 @@ def _nothing(correct: Tensor) -> Tensor:
 
 
 def make_forcing(
-    config: SequenceModelConfig, core: RecurrentCore[Any], device: torch.device | str, generative: bool
+    config: SequenceModelConfig,
+    core: RecurrentCore[Any],
+    device: torch.device | str,
+    generative: bool,
+    same_length: bool,
 ) -> Forcing:
     """Build what a model is to learn from beside the likelihood.
 
@@ -299,6 +300,11 @@ def make_forcing(
         raise ValueError(f"--agent.forcing memory needs a core with a memory matrix, and {config.name} has none")
     if config.forcing == "professor" and not generative:
         raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
+    if config.forcing == "memory" and not (generative or same_length):
+        raise ValueError(
+            "--agent.forcing memory compares memories of sequences of one length: make the least and the most that the "
+            "task draws the same, such as --env.min_length 12 --env.max_length 12"
+        )
 
     def adversary(name: str) -> Adversary:
         discriminator = Discriminator(state[name].numel()).to(device)

@@ -32,8 +32,8 @@ class LearningMemoryConfig(BaseModel):
     """How the encoder's weights are drawn: torch's own way, or lecun, which keeps distances as they are from layer to
     layer."""
     precision: Precision = "float32"
-    """Arithmetic of the encoder, if of the architecture nature. bfloat16: 0.6 of the time on processors that multiply
-    it (avx512_bf16, AMX, GPUs), several times as long on others; auto: where it is multiplied. Weights stay float32."""
+    """Arithmetic of the encoder, if of the architecture nature. bfloat16: faster on processors that multiply it
+    (avx512_bf16, AMX, GPUs), several times as long on others; auto: where it is multiplied. Weights stay float32."""
     hidden: int = Field(256, ge=1)
     """Units of the hidden layer of every network."""
     key_size: int = Field(256, ge=1)

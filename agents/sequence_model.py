@@ -217,6 +217,7 @@ def make_sequence_model(
     device: torch.device | str,
     generative: bool = False,
     categorical: bool = False,
+    same_length: bool = True,
 ) -> SequenceModel:
     """Build the model for a task; its weights are drawn from torch's global generator.
 
@@ -227,6 +228,7 @@ def make_sequence_model(
         device: where it lives.
         generative: whether an input is what was to be predicted the step before.
         categorical: whether inputs and targets are numbers of words.
+        same_length: whether all batches are of as many steps.
 
     Raises:
         ValueError: on sizes of the core that do not fit one another, or an option that the core or the task is not for.
@@ -251,7 +253,7 @@ def make_sequence_model(
         updates_per_halving=config.updates_per_halving,
         checkpoint_every=config.checkpoint_every,
         compiled=config.compiled,
-        forcing=make_forcing(config, core, device, generative),
+        forcing=make_forcing(config, core, device, generative, same_length),
         forcing_weight=config.forcing_weight,
         dropout=config.dropout,
         embedding=embedding,

@@ -119,6 +119,7 @@ def spread(metric: str, values: Sequence[float]) -> str:
     share = metric.startswith("share_") or metric.endswith(("_rate", "_accuracy"))
     numbers = np.array(values) * (100 if share else 1)
     mean = float(numbers.mean())
+    # `_number` gives numbers of the size of ten their tenths.
     scale = min(mean, 10.0) if metric in TO_A_TENTH else mean
     deviation = f" ± {_number(float(numbers.std(ddof=1)), scale)}" if len(numbers) > 1 else ""
     return _number(mean, scale) + deviation + (" %" if share else "")

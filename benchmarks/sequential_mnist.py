@@ -2,9 +2,9 @@
 
     python -m benchmarks.sequential_mnist
 
-Three seeds, 1,200 updates of 16 images each: 0.4 epochs, where the paper has ten. The sizes are those of the Memory
-Forcing paper; the learning rate is not, for at its 1e-4 little is learned in so few updates. The curves are those of
-`benchmarks/sequence_runs.py`; at the end come
+Three seeds, 1,200 updates of 16 images each: 0.4 epochs, where the paper has ten, by batches of 32. The sizes are those
+of the Memory Forcing paper; the learning rate is not, for at its 1e-4 little is learned in so few updates. The curves
+are those of `benchmarks/sequence_runs.py`; at the end come
 
     test_nll_nats              negative log likelihood of a test image in nats
     test_bits_per_dimension    the same in bits, of a pixel
@@ -33,8 +33,8 @@ from training.command_line import guarded, parse_overrides
 
 UPDATES = 1_200
 SHORT = ("--num_envs", "16", "--agent.learning_rate", "1e-2", "--agent.updates_per_halving", str(UPDATES // 2))
-# A tenth of the model's rate, as in the authors' code of Professor Forcing: at the preset's 1e-4 no discriminator came
-# up to its gate in so few updates.
+# A tenth of the rate that the model begins with, as in the authors' code of Professor Forcing: at the preset's 1e-4 no
+# discriminator came up to its gate in so few updates.
 FORCED = (*SHORT, "--agent.discriminator_learning_rate", "1e-3")
 PRESETS = [
     Preset("sequential_mnist_gru", SHORT),

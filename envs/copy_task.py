@@ -107,6 +107,7 @@ class Copy(SequenceTask):
     def __init__(self, config: CopyConfig, rng: np.random.Generator) -> None:
         super().__init__(config.bits + 1, config.bits, rng)
         self._lengths = config.min_length, config.max_length
+        self.same_length = config.min_length == config.max_length
 
     def draw(self, batch: int) -> Sequences:
         length = int(self.rng.integers(*self._lengths, endpoint=True))
@@ -124,6 +125,7 @@ class RepeatCopy(SequenceTask):
         super().__init__(config.bits + 1, config.bits + 1, rng)
         self._lengths = config.min_length, config.max_length
         self._repeats = config.min_repeats, config.max_repeats
+        self.same_length = config.min_length == config.max_length and config.min_repeats == config.max_repeats
 
     def draw(self, batch: int) -> Sequences:
         length = int(self.rng.integers(*self._lengths, endpoint=True))
@@ -148,6 +150,7 @@ class AssociativeRecall(SequenceTask):
     def __init__(self, config: AssociativeRecallConfig, rng: np.random.Generator) -> None:
         super().__init__(config.bits + 2, config.bits, rng)
         self._items = config.min_items, config.max_items
+        self.same_length = config.min_items == config.max_items
         self._vectors = config.vectors_per_item
 
     def draw(self, batch: int) -> Sequences:

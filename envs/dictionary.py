@@ -60,6 +60,7 @@ class Dictionary(SequenceTask):
         super().__init__(config.key_bits + config.value_bits + 1, config.value_bits, rng)
         self._key_bits = config.key_bits
         self._pairs = config.min_pairs, config.max_pairs
+        self.same_length = config.min_pairs == config.max_pairs
 
     def draw(self, batch: int) -> Sequences:
         pairs = int(self.rng.integers(*self._pairs, endpoint=True))

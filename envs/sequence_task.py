@@ -35,11 +35,13 @@ class SequenceTask(abc.ABC):
     Attributes:
         generative: whether an input is what was to be predicted the step before, so that a model can go on by itself.
         categorical: whether inputs and targets are each one of a set of classes, such as words, by number.
+        same_length: whether all batches are of as many steps.
         words: what the classes are called, by number; None where they have no names.
     """
 
     generative = False
     categorical = False
+    same_length = False
     words: tuple[str, ...] | None = None
 
     def __init__(self, input_size: int, target_size: int, rng: np.random.Generator) -> None:

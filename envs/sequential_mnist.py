@@ -53,6 +53,7 @@ class SequentialMNIST(SequenceTask):
     """
 
     generative = True
+    same_length = True
 
     def __init__(self, config: SequentialMNISTConfig, images: np.ndarray, rng: np.random.Generator) -> None:
         super().__init__(1, 1, rng)

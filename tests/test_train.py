@@ -188,6 +188,12 @@ def test_a_run_does_not_learn_what_it_is_tested_on(capsys):
     assert "env.split is test: a run would learn what it is to be tested on; it must be train" in error
 
 
+def test_memory_forcing_of_sequences_of_many_lengths_is_refused_before_any_is_learned(tmp_path, capsys):
+    options = ["--agent.forcing", "memory", "--runs", tmp_path]
+    error = complaint(train.main, capsys, CONFIGS / "copy_dnc.yaml", *options)
+    assert "agent: --agent.forcing memory compares memories of sequences of one length" in error
+
+
 def test_a_core_is_chosen_by_name_and_keeps_what_both_have(tmp_path):
     options = ["--agent.core.name=ntm", "--agent.core.slots", 8, "--agent.core.read-heads", 2, "--agent.rollout", 32]
     options += ["--agent.truncation", 32]

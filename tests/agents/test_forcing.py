@@ -149,7 +149,7 @@ def test_the_newest_are_kept() -> None:
     for one in (kept, restored):
         one.add(torch.full((2, 2, 1), 9.0))
     assert torch.equal(kept.state_dict()["rows"], restored.state_dict()["rows"])
-    with pytest.raises(ValueError, match="needs sequences of one length, got 2 and 4 steps: make --env"):
+    with pytest.raises(ValueError, match="those kept have 2 steps, got 4"):
         kept.add(torch.zeros(1, 4, 1))
 
 
@@ -237,6 +237,16 @@ def test_a_forcing_that_does_not_fit_is_refused(options: dict[str, Any], generat
     with pytest.raises(ValueError, match=mend):
         config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
         make_sequence_model(config, 4, 3, "cpu", generative)
+
+
+def test_memories_are_only_compared_where_sequences_are_of_one_length() -> None:
+    """Unless they are made by the model itself, which is fed as many steps as the true ones."""
+    config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({**DNC, "forcing": "memory"})
+    for generative in (False, True):
+        make_sequence_model(config, 4, 4, "cpu", generative, same_length=True)
+    make_sequence_model(config, 4, 4, "cpu", generative=True, same_length=False)
+    with pytest.raises(ValueError, match=r"--env\.min_length 12 --env\.max_length 12"):
+        make_sequence_model(config, 4, 4, "cpu", generative=False, same_length=False)
 
 
 def test_no_discriminator_is_dead_as_it_is_drawn() -> None:

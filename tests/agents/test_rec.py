@@ -54,7 +54,7 @@ def test_every_memory_comes_back_as_what_was_observed(reinstatement, capacity):
 
 
 def test_screens_are_embedded_by_the_arithmetic_asked_for():
-    """To act, to learn, and by the copy that the drift penalty holds the encoder to."""
+    """By the encoder and by the copy that the drift penalty holds it to; and it learns with either."""
     features = {}
     for precision in ("float32", "bfloat16"):
         world = FakeWorld(shape=(4, 36, 36))
@@ -65,7 +65,7 @@ def test_screens_are_embedded_by_the_arithmetic_asked_for():
         play(world, agent, 120)
         assert agent.updates > 0
     difference = (features["float32"] - features["bfloat16"]).norm() / features["float32"].norm()
-    assert 0 < difference < 0.02
+    assert 0 < difference < 0.01
 
 
 def test_memories_whose_observations_left_the_replay_are_not_written():

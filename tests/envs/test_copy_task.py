@@ -28,6 +28,26 @@ def of_one(sequences: Sequences, number: int) -> tuple[list[list[float]], list[l
     return rows(sequences.inputs[:, number]), rows(sequences.targets[:, number]), sequences.mask[:, number].tolist()
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        CopyConfig(),
+        CopyConfig(min_length=3, max_length=3),
+        RepeatCopyConfig(),
+        RepeatCopyConfig(min_length=3, max_length=3),
+        RepeatCopyConfig(min_repeats=2, max_repeats=2),
+        RepeatCopyConfig(min_length=3, max_length=3, min_repeats=2, max_repeats=2),
+        AssociativeRecallConfig(),
+        AssociativeRecallConfig(min_items=3, max_items=3),
+        DictionaryConfig(),
+        DictionaryConfig(min_pairs=3, max_pairs=3),
+    ],
+)
+def test_a_task_knows_whether_its_batches_are_of_one_length(config: BaseModel) -> None:
+    lengths = {len(sequences.inputs) for sequences in drawn(config, batches=20)}
+    assert envs.make_task(config, np.random.default_rng(0)).same_length == (len(lengths) == 1)
+
+
 def test_copy_asks_for_what_was_shown_after_the_mark() -> None:
     lengths = set()
     for sequences in drawn(CopyConfig(), batches=200):
