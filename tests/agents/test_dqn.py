@@ -83,7 +83,7 @@ def n_step_target(history: list[Step], start: int, n_step: int, discount: float,
             return total, 0.0 if step.terminated else reached, step.next_observation
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     num_envs=st.integers(1, 3),
     frame_stack=st.sampled_from([1, 4]),

@@ -110,7 +110,7 @@ def complete(replay: Replay, oracle: OracleReplay, env: int, rows: list[int]) ->
         oracle.completed.add((env, row))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     num_envs=st.integers(1, 3),
     frame_stack=st.sampled_from([1, 4]),

@@ -18,7 +18,7 @@ class OneTensor(NamedTuple):
     number: Tensor
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     time=st.integers(1, 12),
     batch=st.integers(1, 3),

@@ -62,7 +62,7 @@ queries = st.lists(st.tuples(keys, st.integers(0, ACTIONS - 1)), min_size=1, max
 
 
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     capacity=st.integers(1, 6),
     neighbours=st.integers(1, 5),

@@ -30,7 +30,7 @@ def back(reinstatement, slots):
     return reinstatement.recall(slots, torch.zeros(len(slots), 1)).round().to(torch.uint8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(BATCHES, st.integers(0, 2**32), st.sampled_from([1, 3, 6]))
 def test_what_is_kept_comes_back_to_the_bit(observations, seed, samples):
     """Any shape, constant or noise, whatever dictionaries were trained in between, and after being saved."""

@@ -152,7 +152,7 @@ class FirstInFirstOutPrograms(StorePrograms):
 
 
 for machine in (LeastRecentlyUsedPrograms, FirstInFirstOutPrograms):
-    machine.TestCase.settings = settings(max_examples=500, stateful_step_count=20, deadline=None)
+    machine.TestCase.settings = settings(max_examples=500, stateful_step_count=20)
 TestLeastRecentlyUsedPrograms = LeastRecentlyUsedPrograms.TestCase
 TestFirstInFirstOutPrograms = FirstInFirstOutPrograms.TestCase
 

@@ -71,7 +71,7 @@ def entries(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(KEYS, TREES, max_size=4), st.integers(0, 10**12))
 def test_any_tree_comes_back_as_it_was(state, step):
     with tempfile.TemporaryDirectory() as folder:
@@ -297,7 +297,7 @@ DAMAGES: dict[str, Callable[[Path, float, Path], object]] = {
 }
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(sorted(DAMAGES)), st.sampled_from(FILES), st.floats(0, 1, exclude_max=True))
 def test_no_damage_goes_unnoticed_or_runs_code(two_checkpoints, kind, name, place):
     with tempfile.TemporaryDirectory() as temporary:
@@ -333,7 +333,7 @@ def test_a_manifest_that_vouches_for_a_pickle_runs_no_code(tmp_path):
     assert proof.exists(), "the test's pickle is harmless"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(FILES), st.floats(0, 1, exclude_max=True))
 def test_no_flipped_bit_goes_unnoticed(two_checkpoints, name, place):
     path = two_checkpoints / "step_000000002" / name

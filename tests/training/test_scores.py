@@ -8,7 +8,7 @@ from pathlib import Path
 import ale_py.roms
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -65,7 +65,6 @@ def test_a_misspelt_game_names_the_nearest():
         human_normalised(0.0, "xyzzy")
 
 
-@settings(deadline=None)
 @given(hnp.arrays("float64", st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-10, 10)))
 def test_aggregates_by_plain_arithmetic(scores):
     games = sorted(sum(float(score) for score in column) / len(scores) for column in scores.T)
