@@ -105,9 +105,9 @@ class Babi(SequenceTask):
             order = order[words[order] <= config.longest_story]
         if not len(order):
             raise ValueError(f"longest_story must be at least {words.min()} for this task, got {config.longest_story}")
+        self._first_hops = config.first_hops if config.split == "train" else 0.0
         two_hops = words[stories.tasks == TWO_HOPS]
-        wanted = config.first_hops and config.split == "train" and len(two_hops)
-        if wanted and two_hops.min() > config.longest_story:
+        if self._first_hops and len(two_hops) and two_hops.min() > config.longest_story:
             raise ValueError(
                 f"longest_story must be at least {two_hops.min()} where there are first_hops, for the shortest story "
                 f"of task {TWO_HOPS}, got {config.longest_story}"
@@ -119,7 +119,6 @@ class Babi(SequenceTask):
         # Of a task whose stories are all too long, none could be drawn until the next one joins.
         self._tasks = [number for number in config.tasks if number in self.task_numbers]
         self._renaming = config.renaming and config.split == "train"
-        self._first_hops = config.first_hops if config.split == "train" else 0.0
         self._curriculum, self._drawn = config.curriculum, 0
         self._order = self._rest = np.zeros(0, dtype=np.int64)
 
