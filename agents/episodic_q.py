@@ -44,6 +44,9 @@ class EpisodicQConfig(BaseModel):
     """States in an update."""
     steps_per_update: int = Field(4, ge=1)
     """Agent steps for each update."""
+    leave_one_out: bool = False
+    """Whether a replayed state is answered by other memories than its own, so that what is learned is to foretell the
+    returns of states that are not known (as in neighbourhood components analysis, Goldberger et al. 2004)."""
     replay_capacity: int = Field(100_000, ge=1)
     """Steps kept for updates; each keeps its newest frame only."""
     learning_starts: int = Field(50_000, ge=0)
@@ -94,6 +97,9 @@ def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
         "exact_hits": ((), bool),
         "rows": ((), np.int64),
     }
+    replayed = {"actions": np.int64, "returns": np.float32}
+    if config.leave_one_out:
+        replayed["hashes"] = np.uint64
     return {
         "episodes": RunningEpisodes(world.num_envs, columns),
         "replay": Replay(
@@ -101,7 +107,7 @@ def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
             world.num_envs,
             world.observation_shape,
             world.frame_stack,
-            {"actions": np.int64, "returns": np.float32},
+            replayed,
         ),
         "epsilon": LinearSchedule(config.epsilon_first, config.epsilon_last, config.epsilon_begin, config.epsilon_end),
     }

@@ -207,8 +207,8 @@ class NEC:
         ).astype(np.float32)
         whole = self.replay.holds(env, episode["rows"])
         slots = episode["rows"][whole] % self.replay.rows
-        self.replay.columns["actions"][env, slots] = episode["actions"][whole]
-        self.replay.columns["returns"][env, slots] = episode["returns"][whole]
+        for name, column in self.replay.columns.items():
+            column[env, slots] = episode[name][whole]
         self.replay.complete[env, slots] = True
         episode["env"] = np.array(env)
         return episode
@@ -278,6 +278,13 @@ class NEC:
         found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel)
         return {f"staleness/{name}": value for name, value in found.items()}
 
+    def _own_memories(self, envs: np.ndarray, slots: np.ndarray) -> Tensor | None:
+        """Where replayed states are themselves stored, int64 `[batch]`, if they must not be answered by that."""
+        if not self.config.leave_one_out:
+            return None
+        replayed = {name: column[envs, slots] for name, column in self.replay.columns.items()}
+        return self.memory.slots_of(torch.from_numpy(replayed["actions"]).to(self.device), replayed["hashes"])
+
     def _update(self) -> Metrics:
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
         observations = torch.from_numpy(self.replay.observations(envs, slots)).to(self.device)
@@ -285,7 +292,8 @@ class NEC:
         returns = torch.from_numpy(self.replay.columns["returns"][envs, slots]).to(self.device)
 
         keys = self.encoder(observations)
-        recall = self.memories.attach(keys, self.memory.read(keys.detach(), actions))
+        own = self._own_memories(envs, slots)
+        recall = self.memories.attach(keys, self.memory.read(keys.detach(), actions, apart_from=own))
         estimates = recall.estimates()
         loss = functional.mse_loss(estimates, returns)
         if self.optimiser:

@@ -167,7 +167,8 @@ class REC(NEC):
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
         queries = self._queries(keys, observations)
-        metrics = self._assign_credit(keys, queries, batch) if self._pretrained else {}
+        own = self._own_memories(envs, slots)
+        metrics = self._assign_credit(keys, queries, batch, own) if self._pretrained else {}
         # What comes back must come back from the keys that are stored.
         metrics |= self.parts.reconstruct(keys if self.config.reconstruction_share else queries, batch)
         metrics |= self.parts.hold(keys, observations)
@@ -180,7 +181,9 @@ class REC(NEC):
             self.parts.keep_up(self.updates, batch)
         return metrics
 
-    def _assign_credit(self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor]) -> Metrics:
+    def _assign_credit(
+        self, keys: Tensor, queries: Tensor, batch: dict[str, Tensor], own: Tensor | None = None
+    ) -> Metrics:
         """The gradients of the error of what a batch recalled, in units of the spread of returns.
 
         It is that of the batch's returns and of those recalled: where rewards are rare, a batch's are often all the
@@ -190,7 +193,7 @@ class REC(NEC):
         if self.config.freshening == "candidates":
             near = self.memory.read(queries, actions, touch=False, neighbours=self.config.candidates)
             self.parts.freshen(self._slots(near.indices, actions)[near.valid].unique(), batch)
-        recall = self.memory.read(queries, actions)
+        recall = self.memory.read(queries, actions, apart_from=own)
         slots, stored, attached, recall = self._reinstate(recall, actions)
         if self.config.query_gradient:
             queries = queries + (keys - keys.detach())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import nearest_in_each, nearest_in_own
+from memory.episodic.neighbours import nearest_in_each, nearest_in_own, without
 from memory.episodic.recall import Recall
 from memory.episodic.store import Store, recalled
 from memory.episodic.table import Table
@@ -91,7 +91,14 @@ class EpisodicMemory:
         return recalled(self.table, repeated, stores.repeat(len(queries)), found, self.kernel, touch)
 
     @torch.no_grad()
-    def read(self, queries: Tensor, actions: Tensor, touch: bool = True, neighbours: int | None = None) -> Recall:
+    def read(
+        self,
+        queries: Tensor,
+        actions: Tensor,
+        touch: bool = True,
+        neighbours: int | None = None,
+        apart_from: Tensor | None = None,
+    ) -> Recall:
         """Recall for each of `queries [batch, key_size]` from the store of its own action, int64 `[batch]`.
 
         Args:
@@ -99,6 +106,8 @@ class EpisodicMemory:
             actions: of which action.
             touch: whether being recalled counts as use.
             neighbours: how many to recall, where not as many as usual.
+            apart_from: a slot that each query must not recall unless its store holds nothing else, int64 `[batch]`, as
+                `slots_of` has them; -1 for none.
 
         Raises:
             ValueError: if a store that is asked is empty, or there is not one known action for each query.
@@ -107,7 +116,13 @@ class EpisodicMemory:
         self.stores[0].check_queries(queries)
         if not all(len(self.stores[action]) for action in actions.unique().tolist()):
             raise ValueError("an empty store cannot be read: write to it first")
-        found = nearest_in_own(self.table, queries, actions, neighbours or self.neighbours)
+        neighbours = neighbours or self.neighbours
+        if apart_from is None:
+            found = nearest_in_own(self.table, queries, actions, neighbours)
+        else:
+            one_more = nearest_in_own(self.table, queries, actions, neighbours + 1)
+            rows = torch.where(apart_from >= 0, self.rows_of(apart_from.clamp_min(0)), -1)
+            found = without(one_more, rows, neighbours)
         return recalled(self.table, queries, actions, found, self.kernel, touch)
 
     def slots_of(self, actions: Tensor, hashes: np.ndarray) -> Tensor:

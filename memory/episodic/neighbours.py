@@ -86,6 +86,22 @@ def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: i
     )
 
 
+def without(found: Neighbours, rows: Tensor, neighbours: int) -> Neighbours:
+    """The nearest of what was found apart from one row of the table for each query.
+
+    Args:
+        found: one more than is wanted, where there were as many.
+        rows: int64 `[batch]`. A query that found nothing else keeps it.
+        neighbours: how many are wanted.
+    """
+    mine = (found.rows == rows[:, None]) & (found.distances.isfinite().sum(dim=1, keepdim=True) > 1)
+    distances, order = found.distances.masked_fill(mine, torch.inf).sort(dim=1, stable=True)
+    distances, order = distances[:, :neighbours], order[:, :neighbours]
+    order = torch.where(distances.isinf(), order[:, :1], order)
+    keys = found.keys.gather(1, order[:, :, None].expand(-1, -1, found.keys.shape[2]))
+    return Neighbours(distances, found.rows.gather(1, order), keys)
+
+
 def _widths(table: Table, stores: list[int], neighbours: int) -> tuple[int, int]:
     """How many neighbours come back, and how many candidates they are chosen from."""
     longest = max(table.lengths[store] for store in stores)

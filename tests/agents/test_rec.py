@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import agents
 from agents.learning_memory_config import CreditName
+from agents.nec import NECConfig
 from agents.rec import REC, RECConfig
 from tests.agents.fake_world import FakeWorld, hash_each, play
 
@@ -347,3 +349,42 @@ def test_an_anchor_keeps_memories_near_their_stored_keys():
         return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
 
     assert drift(anchor_penalty=100.0) < 0.5 * drift()
+
+
+@pytest.mark.parametrize("agent_name", ["rec", "nec"])
+@pytest.mark.parametrize("leave_one_out", [True, False])
+def test_replayed_states_are_answered_by_other_memories_if_so_asked(agent_name, leave_one_out):
+    world = FakeWorld()
+    if agent_name == "rec":
+        agent = make_rec(world, leave_one_out=leave_one_out, learning_starts=NEVER)
+    else:
+        options = {name: value for name, value in SMALL.items() if name not in ("architecture", "hidden")}
+        config = NECConfig.model_validate({**options, "leave_one_out": leave_one_out, "learning_starts": NEVER})
+        agent = agents.make(config, world.spec, np.random.default_rng(0), "cpu")
+    play(world, agent, 300)
+    answered, read = [], agent.memory.read
+
+    def spied(queries, actions, **options):
+        recall = read(queries, actions, **options)
+        slots = recall.indices + actions[:, None] * agent.memory.capacity
+        answered.append(hashes_of(agent, slots.masked_fill(~recall.valid, -1)))
+        return recall
+
+    agent.memory.read = spied
+    shares = []
+    for _ in range(20):
+        envs, rows = agent.replay.draw(copy.deepcopy(agent.rng), agent.config.batch_size)
+        agent.updates += 1
+        agent._update()
+        own = hash_each(agent.replay.observations(envs, rows))
+        shares.append((answered.pop() == own[:, None]).any(axis=1).mean())
+    assert (max(shares) == 0) if leave_one_out else (np.mean(shares) > 0.9)
+
+
+def hashes_of(agent, slots):
+    """The hashes that memories are known by; 0 where a slot is -1."""
+    hashes = np.zeros(slots.shape, dtype=np.uint64)
+    for action, store in enumerate(agent.memory.stores):
+        mine = (slots >= 0) & (slots // agent.memory.capacity == action)
+        hashes[mine.numpy()] = store.hashes[(slots[mine] % agent.memory.capacity).numpy()]
+    return hashes

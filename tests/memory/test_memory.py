@@ -360,3 +360,31 @@ def test_slots_tell_actions_apart_and_stay_with_their_memories_while_tables_grow
     assert torch.equal(memory.table.keys[memory.rows_of(filled)], expected)
     unknown = memory.slots_of(torch.tensor([0, 1]), np.array([9_999, 2_399], dtype=np.uint64))
     assert unknown[0] == -1
+
+
+@pytest.mark.parametrize("neighbours", [1, 4, 50])
+def test_a_query_recalls_its_nearest_memories_apart_from_one(neighbours: int) -> None:
+    torch.manual_seed(0)
+    lengths = (1, 3, 40)
+    memory = create(capacity=40, neighbours=neighbours, num_actions=3)
+    for action, length in enumerate(lengths):
+        memory.write(
+            torch.full((length,), action),
+            torch.randn(length, KEY_SIZE),
+            torch.randn(length),
+            np.arange(length, dtype=np.uint64),
+            maximum,
+            written_at=1,
+        )
+    actions = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2])
+    excluded = torch.tensor([0, -1, 2, -1, 0, 7, -1, 39, 12])
+    apart_from = torch.where(excluded >= 0, excluded + actions * 40, -1)
+    queries = memory.table.keys[memory.rows(actions, excluded.clamp_min(0))]
+    recall = memory.read(queries, actions, apart_from=apart_from)
+    for row, (action, slot) in enumerate(zip(actions.tolist(), excluded.tolist(), strict=True)):
+        distances = (memory.stores[action].keys - queries[row]).norm(dim=1)
+        allowed = [other for other in range(lengths[action]) if other != slot] or [slot]
+        nearest = sorted(allowed, key=lambda other: float(distances[other]))[:neighbours]
+        assert recall.indices[row][recall.valid[row]].tolist() == nearest
+        weights = 1 / (distances[nearest].square() + 1e-3)
+        torch.testing.assert_close(recall.weights[row][recall.valid[row]], weights / weights.sum())
