@@ -30,6 +30,8 @@ from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.staleness import PROBED, Probe
 from memory.recollection import KeySpace, Recollection
 
+_PARTS = ("encoder", "memory", "memories", "episodes", "replay", "statistics")
+"""Attributes that have states of their own to save."""
 _AT_ONCE = 512
 """Observations taken from the replay at a time: 14 MB of screens."""
 
@@ -151,14 +153,9 @@ class NEC:
             "step": self.step,
             "updates": self.updates,
             "rng": self.rng.bit_generator.state,
-            "encoder": self.encoder.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "memory": self.memory.state_dict(),
-            "memories": self.memories.state_dict(),
-            "episodes": self.episodes.state_dict(),
-            "replay": self.replay.state_dict(),
             "probe": self.probe.state_dict() if self.probe else None,
-            "statistics": self.statistics.state_dict(),
             "starting": self._starting,
             "finished": list(self._finished),
         }
@@ -167,16 +164,12 @@ class NEC:
         self.step = state["step"]
         self.updates = state["updates"]
         self.rng.bit_generator.state = state["rng"]
-        self.encoder.load_state_dict(state["encoder"])
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
         if self.optimiser:
             load_optimiser(self.optimiser, state["optimiser"])
-        self.memory.load_state_dict(state["memory"])
-        self.memories.load_state_dict(state["memories"])
-        self.episodes.load_state_dict(state["episodes"])
-        self.replay.load_state_dict(state["replay"])
         if self.probe:
             self.probe.load_state_dict(state["probe"])
-        self.statistics.load_state_dict(state["statistics"])
         self._starting = state["starting"].copy()
         self._finished = list(state["finished"])
 
@@ -278,29 +271,28 @@ class NEC:
         found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel)
         return {f"staleness/{name}": value for name, value in found.items()}
 
-    def _own_memories(self, envs: np.ndarray, slots: np.ndarray) -> Tensor | None:
-        """Where replayed states are themselves stored, int64 `[batch]`, if they must not be answered by that."""
-        if not self.config.leave_one_out:
-            return None
-        replayed = {name: column[envs, slots] for name, column in self.replay.columns.items()}
-        return self.memory.slots_of(torch.from_numpy(replayed["actions"]).to(self.device), replayed["hashes"])
+    def _replayed(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        """A batch of `observations`, `actions` and `returns`, by name; and where these states are themselves stored,
+        int64 `[batch]`, if they must not be answered by that."""
+        envs, slots = self.replay.draw(self.rng, self.config.batch_size)
+        drawn = {name: column[envs, slots] for name, column in self.replay.columns.items()}
+        hashes = drawn.pop("hashes", None)
+        drawn["observations"] = self.replay.observations(envs, slots)
+        batch = {name: torch.from_numpy(one).to(self.device) for name, one in drawn.items()}
+        return batch, None if hashes is None else self.memory.slots_of(batch["actions"], hashes)
 
     def _update(self) -> Metrics:
-        envs, slots = self.replay.draw(self.rng, self.config.batch_size)
-        observations = torch.from_numpy(self.replay.observations(envs, slots)).to(self.device)
-        actions = torch.from_numpy(self.replay.columns["actions"][envs, slots]).to(self.device)
-        returns = torch.from_numpy(self.replay.columns["returns"][envs, slots]).to(self.device)
-
-        keys = self.encoder(observations)
-        own = self._own_memories(envs, slots)
+        batch, own = self._replayed()
+        keys = self.encoder(batch["observations"])
+        actions = batch["actions"]
         recall = self.memories.attach(keys, self.memory.read(keys.detach(), actions, apart_from=own))
         estimates = recall.estimates()
-        loss = functional.mse_loss(estimates, returns)
+        loss = functional.mse_loss(estimates, batch["returns"])
         if self.optimiser:
             self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         gradients = (recall.keys.grad, recall.values.grad, *(weight.grad for weight in self.encoder.parameters()))
-        check_finite(loss, gradients, {"observations": observations, "actions": actions, "returns": returns})
+        check_finite(loss, gradients, batch)
         if self.optimiser:
             self.optimiser.step()
         self.memories.step(recall, actions)

@@ -158,16 +158,12 @@ class REC(NEC):
 
     def _update(self) -> Metrics:
         self.memory.table.now = self.step
-        envs, slots = self.replay.draw(self.rng, self.config.batch_size)
-        observations = torch.from_numpy(self.replay.observations(envs, slots))
-        actions = torch.from_numpy(self.replay.columns["actions"][envs, slots])
-        returns = torch.from_numpy(self.replay.columns["returns"][envs, slots])
-        batch = {"observations": observations, "actions": actions, "returns": returns}
+        batch, own = self._replayed()
+        observations = batch["observations"]
         embedded = self.parts.encoder(observations)
         # What a state's own embedding is asked for gathers on a leaf and goes back at once.
         keys = embedded.detach().requires_grad_()
         queries = self._queries(keys, observations)
-        own = self._own_memories(envs, slots)
         metrics = self._assign_credit(keys, queries, batch, own) if self._pretrained else {}
         # What comes back must come back from the keys that are stored.
         metrics |= self.parts.reconstruct(keys if self.config.reconstruction_share else queries, batch)

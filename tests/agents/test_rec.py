@@ -355,11 +355,12 @@ def test_an_anchor_keeps_memories_near_their_stored_keys():
 @pytest.mark.parametrize("leave_one_out", [True, False])
 def test_replayed_states_are_answered_by_other_memories_if_so_asked(agent_name, leave_one_out):
     world = FakeWorld()
+    options = {"leave_one_out": leave_one_out, "learning_starts": NEVER, "learning_rate": 1e-6}
     if agent_name == "rec":
-        agent = make_rec(world, leave_one_out=leave_one_out, learning_starts=NEVER)
+        agent = make_rec(world, **options)
     else:
-        options = {name: value for name, value in SMALL.items() if name not in ("architecture", "hidden")}
-        config = NECConfig.model_validate({**options, "leave_one_out": leave_one_out, "learning_starts": NEVER})
+        small = {name: value for name, value in SMALL.items() if name not in ("architecture", "hidden")}
+        config = NECConfig.model_validate({**small, **options})
         agent = agents.make(config, world.spec, np.random.default_rng(0), "cpu")
     play(world, agent, 300)
     answered, read = [], agent.memory.read
