@@ -13,6 +13,8 @@ from agents.exploration import LinearSchedule
 from agents.replay import Replay
 from memory.episodic import EpisodicMemory, InverseDistance
 
+OwnMemory = Literal["counts", "answers", "left_out"]
+
 
 class EpisodicQConfig(BaseModel):
     """How an agent acts by its dictionaries and writes them: what NEC and its kin share."""
@@ -44,9 +46,10 @@ class EpisodicQConfig(BaseModel):
     """States in an update."""
     steps_per_update: int = Field(4, ge=1)
     """Agent steps for each update."""
-    leave_one_out: bool = False
-    """Whether a replayed state is answered by other memories than its own, so that what is learned is to foretell the
-    returns of states that are not known (as in neighbourhood components analysis, Goldberger et al. 2004)."""
+    own_memory: OwnMemory = "counts"
+    """What the memory of a replayed state itself does when the state is learned on. It counts like any other (as in the
+    paper), though its answer is known beforehand; it answers, but gets no credit (REC alone); or it is left out, so
+    that states are foretold by others (as in neighbourhood components analysis, Goldberger et al. 2004)."""
     replay_capacity: int = Field(100_000, ge=1)
     """Steps kept for updates; each keeps its newest frame only."""
     learning_starts: int = Field(50_000, ge=0)
@@ -98,7 +101,7 @@ def acting_parts(config: EpisodicQConfig, world: WorldSpec) -> dict[str, Any]:
         "rows": ((), np.int64),
     }
     replayed = {"actions": np.int64, "returns": np.float32}
-    if config.leave_one_out:
+    if config.own_memory != "counts":
         replayed["hashes"] = np.uint64
     return {
         "episodes": RunningEpisodes(world.num_envs, columns),

@@ -273,7 +273,7 @@ class NEC:
 
     def _replayed(self) -> tuple[dict[str, Tensor], Tensor | None]:
         """A batch of `observations`, `actions` and `returns`, by name; and where these states are themselves stored,
-        int64 `[batch]`, if they must not be answered by that."""
+        int64 `[batch]`, unless that counts like any other memory."""
         envs, slots = self.replay.draw(self.rng, self.config.batch_size)
         drawn = {name: column[envs, slots] for name, column in self.replay.columns.items()}
         hashes = drawn.pop("hashes", None)

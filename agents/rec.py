@@ -189,8 +189,9 @@ class REC(NEC):
         if self.config.freshening == "candidates":
             near = self.memory.read(queries, actions, touch=False, neighbours=self.config.candidates)
             self.parts.freshen(self._slots(near.indices, actions)[near.valid].unique(), batch)
-        recall = self.memory.read(queries, actions, apart_from=own)
-        slots, stored, attached, recall = self._reinstate(recall, actions)
+        left_out = own if self.config.own_memory == "left_out" else None
+        recall = self.memory.read(queries, actions, apart_from=left_out)
+        slots, stored, attached, recall = self._reinstate(recall, actions, own)
         if self.config.query_gradient:
             queries = queries + (keys - keys.detach())
         recall = replace(
@@ -225,22 +226,28 @@ class REC(NEC):
     def _slots(self, indices: Tensor, actions: Tensor) -> Tensor:
         return indices + actions[:, None] * self.memory.capacity
 
-    def _reinstate(self, recall: Recall, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Recall]:
-        """Give credit to the memories that weigh most for each query.
+    def _reinstate(
+        self, recall: Recall, actions: Tensor, own: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Recall]:
+        """Give credit to the memories that weigh most for each query, but for its own, int64 `[batch]`, if given.
 
         Returns:
             Their distinct slots `[n]`, their keys `[n, key_size]` as stored and as credit has them, and the recall with
             the latter.
         """
-        heaviest = recall.weights.topk(min(self.config.reinstated, recall.weights.shape[1]), dim=1).indices
-        slots = self._slots(recall.indices.gather(1, heaviest), actions)
-        slots, places = slots.unique(return_inverse=True)
+        slots = self._slots(recall.indices, actions)
+        due = recall.valid if own is None else recall.valid & (slots != own[:, None])
+        # Where there are too few, some of those that weigh most get none.
+        heaviest = recall.weights.masked_fill(~due, -1.0).topk(min(self.config.reinstated, due.shape[1]), dim=1).indices
+        due, slots = due.gather(1, heaviest), slots.gather(1, heaviest)
+        slots, places = slots[due].unique(return_inverse=True)
         stored = self.memory.table.keys[self.memory.rows_of(slots)]
         attached = self.parts.credit.attach(slots, stored)
         if attached.requires_grad and not attached.is_leaf:
             attached.retain_grad()
-        rows = torch.arange(len(heaviest))[:, None].expand_as(heaviest)
-        return slots, stored, attached, replace(recall, keys=recall.keys.index_put((rows, heaviest), attached[places]))
+        rows = torch.arange(len(heaviest))[:, None].expand_as(heaviest)[due]
+        keys = recall.keys.index_put((rows, heaviest[due]), attached[places])
+        return slots, stored, attached, replace(recall, keys=keys)
 
 
 def make_rec(config: RECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> REC:
