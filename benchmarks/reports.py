@@ -122,6 +122,15 @@ REPORTS = {
         ),
         by_machine=True,
     ),
+    "rec_throughput": Report(
+        (
+            "steps_per_second",
+            *(f"share_{part}" for part in ("environment", "encoding", "lookup", "write", "update", "other")),
+            *(f"share_update_{part}" for part in ("encoding", "lookup", "reinstating", "backward", "optimiser")),
+            *("peak_megabytes", "memory_megabytes"),
+        ),
+        by_machine=True,
+    ),
     "recall_cost": Report(
         (
             *("slowdown_percent", "looked_share", "open_seconds", "scrub_milliseconds", "page_megabytes"),

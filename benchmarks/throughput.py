@@ -2,6 +2,7 @@
 
     python -m benchmarks.throughput                            MFEC, NEC and DQN on Ms Pac-Man
     python -m benchmarks.throughput --agents nec --first 2_000 --last 6_000 --out /tmp/throughput.csv
+    python -m benchmarks.throughput --agents nec rec --last 60_000 --repeats 3 --out docs/results/rec_throughput.csv
 
 Observations are 84 x 84 x 4 and every agent learns at its paper's rate, from `--first` on at the latest. Averaged from
 agent step `--first` to `--last`, one process at a time:
@@ -13,9 +14,12 @@ agent step `--first` to `--last`, one process at a time:
     share_write         into the episodic memory and the replay
     share_update        gradient steps with all that belongs to them: drawing the batch, encoding, look-up, write-back
     share_other         the rest: choosing, bookkeeping of episodes, heads of networks
+    share_update_*      parts of the update: encoding, looking up, bringing observations back (reinstating), the
+                        backward passes, and following the gradients (optimiser)
     peak_megabytes      most memory the process ever held
 
-and, as curves of the steps, `memories` held, their `memory_megabytes` and the `replay_megabytes`.
+and, as curves of the steps, `memories` held, their `memory_megabytes` (of REC with the observations kept) and the
+`replay_megabytes`.
 
 The agents are not instrumented: the functions that do these things are wrapped from outside for as long as a run
 lasts. Where one calls another, the time belongs to the outermost. A run costs what its interval costs, plus the way
@@ -40,6 +44,7 @@ from pydantic import Field
 from agents.dqn import DQN
 from agents.encoders import Encoder, GaussianProjection
 from agents.nec import NEC
+from agents.rec import REC
 from agents.replay import Replay
 from assembly import RunConfig, make_agent, make_world
 from benchmarks import results
@@ -48,6 +53,7 @@ from benchmarks.runner import CommonOptions, Preset, do_missing, missing, peak_m
 from benchmarks.workers import Report
 from envs.world import World
 from memory.episodic import EpisodicMemory
+from memory.episodic.reinstatement import Autoencoder, Lossless, Raw
 from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
@@ -61,9 +67,17 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     "encoding": [(GaussianProjection, "__call__"), (Encoder, "forward")],
     "lookup": [(EpisodicMemory, "read_each"), (EpisodicMemory, "read"), (EpisodicMemory, "exact")],
     "write": [(EpisodicMemory, "write"), (Replay, "append"), (Replay, "start")],
-    "update": [(NEC, "_update"), (DQN, "_update")],
+    "update": [(NEC, "_update"), (REC, "_update"), (DQN, "_update")],
 }
 """The functions that each share is the time of."""
+OF_UPDATE: dict[str, list[tuple[type, str]]] = {
+    "encoding": [(Encoder, "forward")],
+    "lookup": [(EpisodicMemory, "read"), (EpisodicMemory, "read_each")],
+    "reinstating": [(Raw, "recall"), (Lossless, "recall"), (Autoencoder, "recall")],
+    "backward": [(torch.Tensor, "backward")],
+    "optimiser": [(torch.optim.Adam, "step"), (torch.optim.RMSprop, "step")],
+}
+"""The same, within an update."""
 
 
 class ThroughputOptions(CommonOptions):
@@ -82,11 +96,16 @@ class ThroughputOptions(CommonOptions):
 
 
 class Stopwatch:
-    """Adds up the time spent in functions, by part; a function called by another counts as part of that one."""
+    """Adds up the time spent in functions, by part; a function called by another counts as part of that one.
 
-    def __init__(self) -> None:
+    Args:
+        within: a stopwatch and one of its parts, outside of which time does not count.
+    """
+
+    def __init__(self, within: tuple[Stopwatch, str] | None = None) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._running = False
+        self.part: str | None = None
+        self._within = within
 
     @contextlib.contextmanager
     def on(self, parts: dict[str, list[tuple[type, str]]]) -> Iterator[None]:
@@ -99,15 +118,15 @@ class Stopwatch:
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
-            if self._running:
+            if self.part or (self._within and self._within[0].part != self._within[1]):
                 return function(*arguments, **options)
-            self._running = True
+            self.part = part
             started = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
                 self.seconds[part] += time.perf_counter() - started
-                self._running = False
+                self.part = None
 
         return timed
 
@@ -134,6 +153,7 @@ def measure(measurement: Measurement, report: Report) -> list[Row]:
     world = make_world(config)
     agent = make_agent(config, world)
     stopwatch, rows = Stopwatch(), list[Row]()
+    update_stopwatch = Stopwatch(within=(stopwatch, "update"))
     began, started, marks = time.perf_counter(), 0.0, 0
 
     def add(metrics: dict[str, float]) -> None:
@@ -143,11 +163,12 @@ def measure(measurement: Measurement, report: Report) -> list[Row]:
             for name, value in metrics.items()
         )
 
-    with stopwatch.on(PARTS):
+    with stopwatch.on(PARTS), update_stopwatch.on(OF_UPDATE):
         for one in TrainingLoop(world, agent, EpisodeSeeds(config.seed)).run(config.steps):
             step = one.step
             if not started and step >= first:
                 stopwatch.seconds.clear()
+                update_stopwatch.seconds.clear()
                 started, first = time.perf_counter(), step
             if step >= measurement.first + marks * (config.steps - measurement.first) / MARKS:
                 marks += 1
@@ -157,6 +178,7 @@ def measure(measurement: Measurement, report: Report) -> list[Row]:
     world.close()
     shares = {f"share_{part}": stopwatch.seconds[part] / elapsed for part in PARTS}
     shares["share_other"] = 1.0 - sum(shares.values())
+    shares |= {f"share_update_{part}": seconds / elapsed for part, seconds in update_stopwatch.seconds.items()}
     add({"steps_per_second": (step - first) / elapsed, **shares, "peak_megabytes": peak_megabytes()})
     return rows
 
@@ -165,7 +187,8 @@ def _sizes(agent: Any) -> dict[str, float]:
     """What an agent's memories hold; of those that it has."""
     sizes: dict[str, float] = {}
     if hasattr(agent, "memory"):
-        sizes |= {"memories": len(agent.memory), "memory_megabytes": agent.memory.nbytes / 2**20}
+        nbytes = agent.nbytes if isinstance(agent, REC) else agent.memory.nbytes
+        sizes |= {"memories": len(agent.memory), "memory_megabytes": nbytes / 2**20}
     if hasattr(agent, "replay"):
         sizes["replay_megabytes"] = agent.replay.nbytes / 2**20
     return sizes

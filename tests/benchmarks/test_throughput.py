@@ -49,20 +49,52 @@ def test_time_in_nested_functions_counts_once_and_for_the_outermost(monkeypatch)
     assert (Inner.look, Outer.update, Outer.fail) == (look, update, fail)
 
 
-def test_the_shares_of_an_agent_add_up(tmp_path, monkeypatch):
+def test_a_second_stopwatch_counts_within_a_part_of_the_first(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+
+    class Inner:
+        def look(self, seconds: float) -> None:
+            clock.now += seconds
+
+    class Outer:
+        def update(self, inner: Inner) -> None:
+            clock.now += 1.0
+            inner.look(2.0)
+
+        def act(self, inner: Inner) -> None:
+            inner.look(4.0)
+
+    first = Stopwatch()
+    second = Stopwatch(within=(first, "update"))
+    with first.on({"update": [(Outer, "update")], "act": [(Outer, "act")]}), second.on({"lookup": [(Inner, "look")]}):
+        Outer().update(Inner())
+        Outer().act(Inner())
+        Inner().look(8.0)
+    assert first.seconds == {"update": 3.0, "act": 4.0}
+    assert second.seconds == {"lookup": 2.0}
+
+
+@pytest.mark.parametrize("agent", ["nec", "rec"])
+def test_the_shares_of_an_agent_add_up(agent, tmp_path, monkeypatch):
     monkeypatch.chdir(results.REPOSITORY)
     functions = [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())]
     table = tmp_path / "throughput.csv"
     # The worker's process is left out: what is tested is what it does.
     monkeypatch.setattr(throughput, "do_missing", do_here)
-    arguments = ["--game", "breakout", "--agents", "nec", "--first", 400, "--last", 480, "--num_envs", 2]
+    arguments = ["--game", "breakout", "--agents", agent, "--first", 400, "--last", 480, "--num_envs", 2]
     run(throughput.main, *arguments, "--threads", 1, "--out", table)
     assert [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())] == functions
 
     rows = results.read(table)
-    assert {(row.experiment, row.world, row.agent) for row in rows} == {("throughput", "breakout", "nec")}
+    assert {(row.experiment, row.world, row.agent) for row in rows} == {("throughput", "breakout", agent)}
     final = {row.metric: row.value for row in rows}
     shares = {metric: value for metric, value in final.items() if metric.startswith("share_")}
+    of_update = {name: shares.pop(name) for name in list(shares) if name.startswith("share_update_")}
+    reinstating = {"reinstating"} if agent == "rec" else set()
+    expected = {"encoding", "lookup", "backward", "optimiser", *reinstating}
+    assert of_update.keys() == {f"share_update_{part}" for part in expected}
+    assert 0.5 * shares["share_update"] < sum(of_update.values()) <= shares["share_update"]
     assert shares.keys() == {f"share_{part}" for part in (*PARTS, "other")}
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
     assert all(shares[name] > 0 for name in ("share_environment", "share_encoding", "share_lookup", "share_other"))
