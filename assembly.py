@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -20,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import agents
 import envs
-from agents import AgentConfig, RandomAgent, SequenceModelConfig, WorldSpec, make_sequence_model
+from agents import AgentConfig, RandomAgent, SequenceModelConfig, TaskSpec, WorldSpec, make_sequence_model
 from agents.agent import Remembering
 from agents.sequence_pictures import sequence_pictures
 from envs import TaskConfig, WorldConfig
+from envs.sequence_task import SequenceTask
 from envs.workers import WorkersLostError
 from recall.recorder import RecordedAgent, Subject
 from training import scores
@@ -168,18 +170,15 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
         raise UsageError(str(error)) from error
     torch.manual_seed(config.seed)
     try:
-        model = make_sequence_model(
-            config.agent,
-            task.input_size,
-            task.target_size,
-            config.device,
-            task.generative,
-            task.categorical,
-            task.same_length,
-        )
+        model = make_sequence_model(config.agent, task_spec(task), config.device)
     except ValueError as error:
         raise UsageError(f"agent: {error}") from error
     return SequenceLoop(task, model, config.num_envs, partial(sequence_pictures, model, words=task.words))
+
+
+def task_spec(task: SequenceTask) -> TaskSpec:
+    """What a model must know of a task."""
+    return TaskSpec(**{field.name: getattr(task, field.name) for field in fields(TaskSpec)})
 
 
 def recorder_of(

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 
+from agents import TaskSpec
 from agents.sequence_model import SequenceModel, make_sequence_model
 from agents.sequence_pictures import WRITTEN_AND_READ
 from agents.similarity_pictures import WORD_CELL, beside, heat_map, titled
@@ -113,7 +114,7 @@ def load_model(path: Path) -> tuple[SequenceModel, BabiConfig]:
             "configs/babi_mnm.yaml"
         )
     _, state = load_checkpoint(run, config)
-    model = make_sequence_model(config.agent, len(WORDS), len(WORDS), "cpu", categorical=True)
+    model = make_sequence_model(config.agent, TaskSpec(len(WORDS), len(WORDS), categorical=True), "cpu")
     with restoring(run):
         model.load_state_dict(state["agent"])
     return model, config.env

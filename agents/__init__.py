@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from agents.agent import Agent, Metrics, NonFiniteError, Transition, WorldSpec
+from agents.agent import Agent, Metrics, NonFiniteError, TaskSpec, Transition, WorldSpec
 from agents.dqn import DQNConfig, make_dqn
 from agents.memory_classifier import MemoryClassifierConfig, make_memory_classifier
 from agents.mfec import MFECConfig, make_mfec
@@ -64,6 +64,7 @@ __all__ = [
     "NonFiniteError",
     "RandomAgent",
     "SequenceModelConfig",
+    "TaskSpec",
     "Transition",
     "WorldSpec",
     "make",

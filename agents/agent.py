@@ -29,6 +29,22 @@ class WorldSpec:
 
 
 @dataclass(frozen=True)
+class TaskSpec:
+    """What a sequence model must know of a task to be built for it."""
+
+    input_size: int
+    """Length of an input; of words, how many there are."""
+    target_size: int
+    """Bits to be predicted at each step, or classes of which one is."""
+    generative: bool = False
+    """Whether an input is what was to be predicted the step before."""
+    categorical: bool = False
+    """Whether inputs and targets are numbers of words."""
+    same_length: bool = False
+    """Whether all batches are of as many steps."""
+
+
+@dataclass(frozen=True)
 class Transition:
     """One step of every environment, each field `[num_envs, ...]`.
 

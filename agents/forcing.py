@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from agents.agent import Metrics
+from agents.agent import Metrics, TaskSpec
 from agents.optimisers import load_optimiser
 from agents.sequence_model_config import SequenceModelConfig
 from memory.neural import RecurrentCore, named_tensors
@@ -284,9 +284,8 @@ def _nothing(correct: Tensor) -> Tensor:
 def make_forcing(
     config: SequenceModelConfig,
     core: RecurrentCore[Any],
+    task: TaskSpec,
     device: torch.device | str,
-    generative: bool,
-    same_length: bool,
 ) -> Forcing:
     """Build what a model is to learn from beside the likelihood.
 
@@ -298,9 +297,9 @@ def make_forcing(
     state = named_tensors(core.initial_state(1))
     if config.forcing == "memory" and MEMORY not in state:
         raise ValueError(f"--agent.forcing memory needs a core with a memory matrix, and {config.name} has none")
-    if config.forcing == "professor" and not generative:
+    if config.forcing == "professor" and not task.generative:
         raise ValueError("--agent.forcing professor needs a task that is generated, such as sequential_mnist")
-    if config.forcing == "memory" and not (generative or same_length):
+    if config.forcing == "memory" and not (task.generative or task.same_length):
         raise ValueError(
             "--agent.forcing memory compares memories of sequences of one length: make the least and the most that the "
             "task draws the same, such as --env.min_length 12 --env.max_length 12"
@@ -313,7 +312,7 @@ def make_forcing(
         gates = {"model_from": config.model_from, "discriminator_until": config.discriminator_until}
         return Adversary(discriminator, optimiser, **gates)
 
-    if generative:
+    if task.generative:
         (hidden,) = (name for name in state if name.rpartition(".")[2] == HIDDEN)
         names = (hidden, MEMORY) if config.forcing == "memory" else (hidden,)
         return FreeRunning({name: adversary(name) for name in names})

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, one_hot
 
-from agents.agent import Metrics
+from agents.agent import Metrics, TaskSpec
 from agents.cores import make_core
 from agents.finite import check_finite
 from agents.forcing import Forcing, TeacherForcing, make_forcing
@@ -210,34 +210,17 @@ class SequenceModel:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
 
-def make_sequence_model(
-    config: SequenceModelConfig,
-    input_size: int,
-    target_size: int,
-    device: torch.device | str,
-    generative: bool = False,
-    categorical: bool = False,
-    same_length: bool = True,
-) -> SequenceModel:
+def make_sequence_model(config: SequenceModelConfig, task: TaskSpec, device: torch.device | str) -> SequenceModel:
     """Build the model for a task; its weights are drawn from torch's global generator.
-
-    Args:
-        config: of the model.
-        input_size: length of an input; of words, how many there are.
-        target_size: bits to be predicted at each step, or classes of which one is.
-        device: where it lives.
-        generative: whether an input is what was to be predicted the step before.
-        categorical: whether inputs and targets are numbers of words.
-        same_length: whether all batches are of as many steps.
 
     Raises:
         ValueError: on sizes of the core that do not fit one another, or an option that the core or the task is not for.
     """
-    if config.embedding and not categorical:
+    if config.embedding and not task.categorical:
         raise ValueError("embedding is for tasks of words, such as babi")
-    embedding = nn.Embedding(input_size, config.embedding, device=device) if config.embedding else None
-    core = make_core(config, config.embedding or input_size).to(device)
-    readout = nn.Linear(core.output_size, target_size, device=device)
+    embedding = nn.Embedding(task.input_size, config.embedding, device=device) if config.embedding else None
+    core = make_core(config, config.embedding or task.input_size).to(device)
+    readout = nn.Linear(core.output_size, task.target_size, device=device)
     optimiser = torch.optim.Adam(
         [*core.parameters(), *readout.parameters(), *(embedding.parameters() if embedding else ())],
         lr=config.learning_rate,
@@ -253,7 +236,7 @@ def make_sequence_model(
         updates_per_halving=config.updates_per_halving,
         checkpoint_every=config.checkpoint_every,
         compiled=config.compiled,
-        forcing=make_forcing(config, core, device, generative, same_length),
+        forcing=make_forcing(config, core, task, device),
         forcing_weight=config.forcing_weight,
         dropout=config.dropout,
         embedding=embedding,

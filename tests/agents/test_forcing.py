@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from agents import SequenceModelConfig, make_sequence_model
+from agents import SequenceModelConfig, TaskSpec, make_sequence_model
 from agents.forcing import Adversary, Discriminator, FreeRunning, Kept, RightMemories
 from agents.sequence_model import SequenceModel
+from assembly import task_spec
 from envs.sequential_mnist import SequentialMNIST, SequentialMNISTConfig
 from tests.agents.test_sequence_model import task as copy_task
 from tests.agents.test_state import differences
@@ -46,8 +48,9 @@ def build(options: dict[str, Any], generative: bool, seed: int = 0) -> SequenceM
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(
         {**DNC, **(GATES if options else {}), **options}
     )
-    source = Pixels() if generative else copy_task()
-    return make_sequence_model(config, source.input_size, source.target_size, "cpu", source.generative)
+    spec = task_spec(Pixels() if generative else copy_task())
+    # The batches of these tests are all of one length.
+    return make_sequence_model(config, replace(spec, same_length=True), "cpu")
 
 
 def example(case: str, seed: int = 0) -> tuple[SequenceModel, Any]:
@@ -236,17 +239,17 @@ def test_no_weight_is_no_forcing() -> None:
 def test_a_forcing_that_does_not_fit_is_refused(options: dict[str, Any], generative: bool, mend: str) -> None:
     with pytest.raises(ValueError, match=mend):
         config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
-        make_sequence_model(config, 4, 3, "cpu", generative)
+        make_sequence_model(config, TaskSpec(4, 3, generative, same_length=True), "cpu")
 
 
 def test_memories_are_only_compared_where_sequences_are_of_one_length() -> None:
     """Unless they are made by the model itself, which is fed as many steps as the true ones."""
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({**DNC, "forcing": "memory"})
     for generative in (False, True):
-        make_sequence_model(config, 4, 4, "cpu", generative, same_length=True)
-    make_sequence_model(config, 4, 4, "cpu", generative=True, same_length=False)
+        make_sequence_model(config, TaskSpec(4, 4, generative, same_length=True), "cpu")
+    make_sequence_model(config, TaskSpec(4, 4, generative=True), "cpu")
     with pytest.raises(ValueError, match=r"--env\.min_length 12 --env\.max_length 12"):
-        make_sequence_model(config, 4, 4, "cpu", generative=False, same_length=False)
+        make_sequence_model(config, TaskSpec(4, 4), "cpu")
 
 
 def test_no_discriminator_is_dead_as_it_is_drawn() -> None:

@@ -16,6 +16,7 @@ import envs
 from agents import NonFiniteError, SequenceModelConfig, make_sequence_model
 from agents.sequence_model import SequenceModel
 from agents.sequence_scores import bit_losses, sequence_scores
+from assembly import task_spec
 from envs.copy_task import CopyConfig
 from envs.dictionary import DictionaryConfig
 from envs.sequence_task import SequenceTask
@@ -52,7 +53,7 @@ def task(seed: int = 0, **options: Any) -> SequenceTask:
 def build(name: str, seed: int = 0, **options: Any) -> SequenceModel:
     torch.manual_seed(seed)
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({**MODELS[name], **options})
-    return make_sequence_model(config, task().input_size, task().target_size, "cpu")
+    return make_sequence_model(config, task_spec(task()), "cpu")
 
 
 def test_losses_and_scores_equal_plain_loops() -> None:
@@ -254,7 +255,7 @@ def test_a_dnc_learns_the_copy_task_of_the_ntm_paper() -> None:
     source = envs.make_task(CopyConfig(), np.random.default_rng(0))
     torch.manual_seed(0)
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({"name": "dnc"})
-    model = make_sequence_model(config, source.input_size, source.target_size, "cpu")
+    model = make_sequence_model(config, task_spec(source), "cpu")
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(3_500)]
     assert np.mean(wrong[:20]) > 30
     assert np.mean(wrong[-100:]) < 0.1
@@ -268,7 +269,7 @@ def test_an_mnm_learns_to_recall_from_a_dictionary(rule: str, most_wrong: float)
     torch.manual_seed(0)
     options = {"name": "mnm", "rule": rule, "learning_rate": 3e-3, "meta_weight": 1.0 if rule == "p" else 0.1}
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python(options)
-    model = make_sequence_model(config, source.input_size, source.target_size, "cpu")
+    model = make_sequence_model(config, task_spec(source), "cpu")
     wrong = [model.learn(*source.draw(16))["charts/wrong_bits_per_sequence"] for _ in range(1_000)]
     assert np.mean(wrong[:20]) > 13
     assert np.mean(wrong[-200:]) < most_wrong

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from agents import TaskSpec
 from agents.sequence_model import SequenceModel, make_sequence_model
 from agents.sequence_model_config import SequenceModelConfig
 from agents.sequence_pictures import sequence_pictures
@@ -24,7 +25,7 @@ def make(name: str) -> SequenceModel:
     sizes = {"dnc": {"slots": SLOTS, "width": WIDTH}, "mnm": {"width": WIDTH, "heads": 2}}
     sizes["ntm"] = sizes["dnc"]
     config = TypeAdapter(SequenceModelConfig).validate_python({"name": name, "hidden": 6, **sizes.get(name, {})})
-    return make_sequence_model(config, SIZE, SIZE, "cpu")
+    return make_sequence_model(config, TaskSpec(SIZE, SIZE), "cpu")
 
 
 def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,7 +120,7 @@ def test_what_is_written_and_read_stands_beside_what_was_written_before():
 def test_words_stand_at_both_axes_where_they_have_room():
     torch.manual_seed(0)
     config = TypeAdapter(SequenceModelConfig).validate_python({"name": "mnm", "hidden": 6, "width": WIDTH})
-    model = make_sequence_model(config, SIZE, SIZE, "cpu", categorical=True)
+    model = make_sequence_model(config, TaskSpec(SIZE, SIZE, categorical=True), "cpu")
     rng = np.random.default_rng(0)
     for steps in (STEPS, 200):
         numbers = rng.integers(0, SIZE, (2, steps, 1))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agents import SequenceModelConfig, make_sequence_model
+from agents import SequenceModelConfig, TaskSpec, make_sequence_model
 from agents.sequence_model import SequenceModel
 from agents.sequence_pictures import sequence_pictures
 from agents.sequence_scores import class_losses, correct_sequences, mean_loss, score_metrics, sequence_scores
@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize("name", MODELS)
 def build(name: str, seed: int = 0, **options: Any) -> SequenceModel:
     torch.manual_seed(seed)
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({**MODELS[name], **options})
-    return make_sequence_model(config, WORDS, WORDS, "cpu", categorical=True)
+    return make_sequence_model(config, TaskSpec(WORDS, WORDS, categorical=True), "cpu")
 
 
 def recalled(rng: np.random.Generator, batch: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -136,4 +136,4 @@ def test_pictures_have_a_row_for_every_word() -> None:
 def test_an_embedding_of_bits_is_refused() -> None:
     config: SequenceModelConfig = TypeAdapter(SequenceModelConfig).validate_python({"name": "lstm", "embedding": 3})
     with pytest.raises(ValueError, match="embedding is for tasks of words, such as babi"):
-        make_sequence_model(config, 3, 2, "cpu")
+        make_sequence_model(config, TaskSpec(3, 2), "cpu")
