@@ -52,6 +52,8 @@ class NECConfig(EpisodicQConfig):
     """The network's learning rate."""
     key_learning_rate: float = Field(1e-5, ge=0.0)
     """Step of a recalled key against a gradient of usual size; 0 leaves keys as written."""
+    own_memory: Literal["counts", "left_out"] = "counts"
+    """Whether the memory of a replayed state itself counts when the state is learned on, as in the paper."""
     precision: Precision = "float32"
     """Arithmetic of the network. bfloat16: 0.6 of the time of an update on processors that multiply it (avx512_bf16,
     AMX, GPUs), several times as long on others; auto: where it is multiplied. Weights stay float32."""
@@ -301,13 +303,8 @@ class NEC:
 
 def make_nec(config: NECConfig, world: WorldSpec, rng: np.random.Generator, device: str) -> NEC:
     """Build the agent for a world."""
-    encoder = Encoder(
-        world.observation_shape,
-        world.observation_high,
-        config.key_size,
-        config.precision,
-        initialisation=config.initialisation,
-    ).to(device)
+    shape, high = world.observation_shape, world.observation_high
+    encoder = Encoder(shape, high, config.key_size, config.precision, initialisation=config.initialisation).to(device)
     encoder.requires_grad_(config.train_encoder)
     memory = make_memory(config, world.num_actions, device)
     probe = None

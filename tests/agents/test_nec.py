@@ -287,6 +287,11 @@ def test_a_rate_by_which_values_would_diverge_is_refused() -> None:
         NECConfig(value_learning_rate=0.07, batch_size=32)
 
 
+def test_what_rec_alone_can_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="own_memory"):
+        NECConfig.model_validate({"own_memory": "answers"})
+
+
 def test_keys_follow_their_gradients_over_the_running_mean_of_all_squared_key_gradients() -> None:
     memory, memories = two_memories(value_learning_rate=0.0, key_learning_rate=0.01)
     keys, squared = np.array([0.0, 1.0]), 0.0
