@@ -90,8 +90,8 @@ class Lossless:
     """Keeps each observation as a Zstandard frame, compressed with a dictionary trained on the stream.
 
     The dictionary is trained once there is enough to train it on, and again when frames come out a third larger than
-    they did just after: the stream has changed. Frames keep the dictionary they were made with, which is kept for as
-    long as one of them lives.
+    they did just after: the stream has changed. What it was trained on is compressed anew, all other frames keep the
+    dictionary they were made with, which is kept for as long as one of them lives.
 
     Args:
         capacity: memories.
@@ -118,7 +118,7 @@ class Lossless:
         self._made_with = np.zeros(capacity, dtype=np.int64)
         self._dictionaries: dict[int, bytes] = {}
         self._current = 0
-        self._recent: list[bytes] = []
+        self._recent: list[tuple[int, bytes]] = []
         self._fits = False
         self._mean_bytes_then = 0.0
         self._mean_bytes_now = 0.0
@@ -126,19 +126,16 @@ class Lossless:
 
     def remember(self, slots: Tensor, observations: Tensor) -> None:
         for slot, observation in zip(slots.tolist(), observations.numpy(), strict=True):
-            content = observation.tobytes()
-            frame = self._compressor.compress(content)
-            self._frame_bytes += len(frame) - len(self._frames[slot])
-            self._frames[slot], self._made_with[slot] = frame, self._current
+            frame = self._compressor.compress(observation.tobytes())
+            self._put(slot, frame)
             self._note(len(frame))
             if not self._fits:
-                self._recent.append(content)
+                self._recent.append((slot, frame))
         if self._fits and self._mean_bytes_now > 1.33 * self._mean_bytes_then:
             # What came before the change is nothing to train on.
             self._fits = False
         if len(self._recent) >= self._samples:
             self._train()
-            # Kept for longer, they would take more bytes than they save.
             self._recent = []
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
@@ -154,8 +151,8 @@ class Lossless:
 
     @property
     def nbytes(self) -> int:
-        # Python's own, some fifty for each frame, are left out.
-        samples = len(self._recent) * int(np.prod(self._shape))
+        # Python's own, some fifty for each frame, are left out. Samples are the frames of memories while these live.
+        samples = sum(len(frame) for slot, frame in self._recent if frame != self._frames[slot])
         return self._frame_bytes + samples + sum(map(len, self._dictionaries.values()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,7 +162,7 @@ class Lossless:
             "made_with": self._made_with.copy(),
             "dictionaries": {number: _bytes(content) for number, content in self._dictionaries.items()},
             "current": self._current,
-            "recent": [_bytes(content) for content in self._recent],
+            "recent": [(slot, _bytes(frame)) for slot, frame in self._recent],
             "fits": self._fits,
             "mean_bytes": (self._mean_bytes_then, self._mean_bytes_now),
         }
@@ -177,7 +174,7 @@ class Lossless:
         self._frame_bytes = len(content)
         self._made_with = state["made_with"].copy()
         self._dictionaries = {number: saved.tobytes() for number, saved in state["dictionaries"].items()}
-        self._recent = [saved.tobytes() for saved in state["recent"]]
+        self._recent = [(slot, saved.tobytes()) for slot, saved in state["recent"]]
         self._fits = state["fits"]
         self._mean_bytes_then, self._mean_bytes_now = state["mean_bytes"]
         self._use(state["current"])
@@ -189,25 +186,36 @@ class Lossless:
         memo[id(self)] = twin
         return twin
 
+    def _put(self, slot: int, frame: bytes) -> None:
+        self._frame_bytes += len(frame) - len(self._frames[slot])
+        self._frames[slot], self._made_with[slot] = frame, self._current
+
     def _note(self, frame_bytes: int) -> None:
         self._mean_bytes_now = self._mean_bytes_now or float(frame_bytes)
         self._mean_bytes_now += (frame_bytes - self._mean_bytes_now) / self._samples
 
     def _train(self) -> None:
+        decompressor, size = self._decompressors[self._current], int(np.prod(self._shape))
+        contents = [decompressor.decompress(frame, max_output_size=size) for _, frame in self._recent]
         # Too little in common, or too little content: frames stay as they are, until the stream has changed.
         dictionary = b""
-        if sum(map(len, self._recent)) >= _LEAST_CONTENT:
+        if sum(map(len, contents)) >= _LEAST_CONTENT:
             with contextlib.suppress(zstandard.ZstdError):
-                dictionary = zstandard.train_dictionary(self._dictionary_bytes, [*self._recent]).as_bytes()
+                dictionary = zstandard.train_dictionary(self._dictionary_bytes, [*contents]).as_bytes()
+        self._dictionaries[self._current + 1] = dictionary
+        self._use(self._current + 1)
+        frames = [self._compressor.compress(content) for content in contents]
+        for (slot, before), frame in zip(self._recent, frames, strict=True):
+            if self._frames[slot] == before:
+                self._put(slot, frame)
         self._dictionaries = {
-            number: content for number, content in self._dictionaries.items() if (self._made_with == number).any()
+            number: content
+            for number, content in self._dictionaries.items()
+            if number == self._current or (self._made_with == number).any()
         }
-        number = self._current + 1
-        self._dictionaries[number] = dictionary
-        self._use(number)
+        self._use(self._current)
         self._fits = True
-        self._mean_bytes_then = float(np.mean([len(self._compressor.compress(one)) for one in self._recent]))
-        self._mean_bytes_now = self._mean_bytes_then
+        self._mean_bytes_then = self._mean_bytes_now = float(np.mean([len(frame) for frame in frames]))
 
     def _use(self, current: int) -> None:
         self._current = current

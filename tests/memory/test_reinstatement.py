@@ -102,13 +102,32 @@ def test_a_dictionary_is_trained_and_trained_again_when_the_stream_changes():
     assert len(kept._dictionaries) == 2
 
 
+def test_what_a_dictionary_was_trained_on_is_compressed_by_it():
+    rng = np.random.default_rng(0)
+    kept, pictures = Lossless(200, (24, 24), samples=100), stream(rng, 120, offset=1)
+    kept.remember(torch.arange(90), pictures[:90])
+    before = kept.nbytes
+    assert before < 90 * (24 * 24 + 20), "samples are kept as the frames that are there"
+    # Ten of the samples are written over before there are enough.
+    kept.remember(torch.arange(80, 100), pictures[100:])
+    assert not kept._recent and set(kept._made_with[:100]) == {1}
+    frames = sum(map(len, kept._frames))
+    assert frames < before / 4 and kept.nbytes == frames + len(kept._dictionaries[1])
+    assert torch.equal(back(kept, torch.arange(100)), torch.cat([pictures[:80], pictures[100:]]))
+
+
 def test_bytes_are_those_of_frames_dictionaries_and_samples_whatever_is_overwritten():
     kept, rng = Lossless(30, (6, 6), samples=40), np.random.default_rng(0)
+    overwritten = []
     for _ in range(60):
         slots = torch.from_numpy(rng.choice(30, 3, replace=False))
         kept.remember(slots, torch.from_numpy(rng.integers(0, 3, (3, 6, 6), dtype=np.uint8)))
         dictionaries = sum(map(len, kept._dictionaries.values()))
-        assert kept.nbytes == sum(map(len, kept._frames)) + dictionaries + 36 * len(kept._recent)
+        samples = [frame for slot, frame in kept._recent if kept._frames[slot] != frame]
+        overwritten.append(len(samples))
+        assert kept.nbytes == kept._frame_bytes + dictionaries + sum(map(len, samples))
+        assert kept._frame_bytes == sum(map(len, kept._frames))
+    assert max(overwritten) > 10
     again = Lossless(30, (6, 6), samples=40)
     again.load_state_dict(kept.state_dict())
     assert again.nbytes == kept.nbytes
