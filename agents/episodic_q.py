@@ -47,9 +47,8 @@ class EpisodicQConfig(BaseModel):
     steps_per_update: int = Field(4, ge=1)
     """Agent steps for each update."""
     own_memory: OwnMemory = "counts"
-    """What the memory of a replayed state itself does when the state is learned on. It counts like any other, as in the
-    paper; it answers, but gets no credit (REC alone); or it is left out, so that states are foretold by others (as in
-    neighbourhood components analysis, Goldberger et al. 2004)."""
+    """What the memory of a replayed state itself does when the state is learned on: it counts like any other, answers
+    without credit, or is left out (as in neighbourhood components analysis, Goldberger et al. 2004)."""
     replay_capacity: int = Field(100_000, ge=1)
     """Steps kept for updates; each keeps its newest frame only."""
     learning_starts: int = Field(50_000, ge=0)

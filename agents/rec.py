@@ -2,7 +2,8 @@
 
 It acts and writes as NEC does. Its encoder learns *through the memories it recalled*: the observations behind those
 that carried an answer come back, are embedded again, and the error of the answer reaches the encoder through them.
-Stored embeddings are freshened with what comes out, and the encoder is held to the keys it wrote before.
+Stored embeddings are freshened with what comes out. A replayed state recalls itself, too: that memory holds the encoder
+to the key it wrote before, as long as it only answers and gets no credit.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch.nn import functional
 
 from agents.agent import Metrics, WorldSpec
 from agents.autoencoders import Architecture
+from agents.encoders import Initialisation
 from agents.episodes import Columns
-from agents.episodic_q import EpisodicQConfig, acting_parts, make_memory
+from agents.episodic_q import EpisodicQConfig, OwnMemory, acting_parts, make_memory
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, make_learning_memory
 from agents.learning_memory_config import CreditName, FresheningName, LearningMemoryConfig, ReinstatementName
@@ -43,7 +45,13 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """How the observation behind a memory comes back."""
     architecture: Architecture = "convolutional"
     """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
-    drift_penalty: float = Field(10.0, ge=0.0)
+    initialisation: Initialisation = "lecun"
+    """How the encoder's weights are drawn: lecun keeps distances as they are from layer to layer; with torch's own way
+    keys are so near to one another that the kernel hardly tells them apart."""
+    own_memory: OwnMemory = "answers"
+    """What the memory of a replayed state itself does when the state is learned on. It answers, and holds the encoder
+    to the key it wrote, but gets no credit; it counts like any other, by which that hold is lost; or is left out."""
+    drift_penalty: float = Field(3.0, ge=0.0)
     """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
     freshening: FresheningName = "recall"
     """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or the nearest
@@ -56,7 +64,7 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Most memories of one action."""
     reinstated: int = Field(5, ge=1)
     """Recalled memories of each query that are reinstated: those that weigh most. All others answer as stored."""
-    query_gradient: bool = False
+    query_gradient: bool = True
     """Whether the encoder also learns through the query's own embedding, as in NEC."""
 
     @model_validator(mode="after")

@@ -17,7 +17,10 @@ from benchmarks.return_runs import ReturnOptions, benchmark
 from benchmarks.runner import Preset
 from training.command_line import guarded, parse_overrides
 
-FROZEN = ("--agent.credit", "frozen", "--agent.drift_penalty", "0", "--agent.freshening", "none")
+FROZEN = (
+    *("--agent.credit", "frozen", "--agent.query_gradient", "False"),
+    *("--agent.drift_penalty", "0", "--agent.freshening", "none"),
+)
 
 
 class MemoryBytesOptions(ReturnOptions):

@@ -1,7 +1,7 @@
 """REC, its rivals and its baselines on Atari, to docs/results/rec_atari.csv.
 
     python -m benchmarks.rec_atari                                         three games, all variants, three seeds
-    python -m benchmarks.rec_atari --games qbert --variants nec lossless-approximate --steps 100000
+    python -m benchmarks.rec_atari --games qbert --variants nec rec --steps 100000
 
 The variants are those of `benchmarks/rec_grid_world.py`. Started again, it does the runs that its table lacks.
 `python -m benchmarks.figures rec_atari` draws the figures.

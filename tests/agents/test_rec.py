@@ -174,6 +174,7 @@ def test_any_credit_goes_with_any_reinstatement(credit, reinstatement):
     teaches = credit not in ("frozen", "trainable_keys")
     options = {
         "credit": credit,
+        "query_gradient": False,
         "reinstatement": reinstatement,
         "pretraining": 5 if "autoencoder" in reinstatement else 0,
         "drift_penalty": 1.0 if teaches else 0.0,
@@ -301,7 +302,10 @@ def test_a_sweep_waits_for_its_turn():
         ({"updates_per_sweep": 5}, "updates_per_sweep needs freshening sweep"),
         ({"candidates": 50}, "candidates needs freshening candidates"),
         ({"slow_updates": 5, "credit": "exact"}, "slow_updates needs a credit that infers with stored keys"),
-        ({"slow_updates": 5, "credit": "frozen", "drift_penalty": 0}, "slow_updates needs an encoder that learns"),
+        (
+            {"slow_updates": 5, "credit": "frozen", "query_gradient": False, "drift_penalty": 0},
+            "slow_updates needs an encoder that learns",
+        ),
         ({"credit": "backpropagation", "freshening": "none"}, "needs keys that are embedded as they are written"),
         (
             {"slow_updates": 5, "reinstatement": "autoencoder", "reconstruction_share": 0.1},
@@ -314,14 +318,22 @@ def test_what_does_not_go_together_is_refused(options, complaint):
         make_rec(FakeWorld(), **options)
 
 
-def test_a_drift_map_keeps_memories_near_where_they_belong():
-    def drift(**options) -> float:
-        world = FakeWorld()
-        agent = make_rec(world, learning_rate=3e-3, drift_penalty=0.0, updates_per_probe=10**9, **options)
-        play(world, agent, 400)
-        return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
+def drift_of(**options) -> float:
+    """How far keys are from fresh ones after a life in which nothing else holds the encoder."""
+    world = FakeWorld()
+    agent = make_rec(world, learning_rate=3e-3, drift_penalty=0.0, updates_per_probe=10**9, **options)
+    play(world, agent, 400)
+    return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
 
-    assert drift(freshening="drift_map", updates_per_map=5) < 0.5 * drift(freshening="none")
+
+def test_a_drift_map_keeps_memories_near_where_they_belong():
+    freely = {"own_memory": "counts"}
+    assert drift_of(freshening="drift_map", updates_per_map=5, **freely) < 0.5 * drift_of(freshening="none", **freely)
+
+
+def test_the_memory_of_a_state_itself_holds_the_encoder_unless_it_gets_credit_or_is_left_out():
+    drifts = {own: drift_of(own_memory=own, freshening="none") for own in ("answers", "counts", "left_out")}
+    assert drifts["answers"] < 0.5 * min(drifts["counts"], drifts["left_out"]), drifts
 
 
 def test_staleness_is_told_as_it_is_before_a_sweep():
@@ -342,13 +354,8 @@ def test_the_query_alone_may_teach_the_encoder():
 
 
 def test_an_anchor_keeps_memories_near_their_stored_keys():
-    def drift(**options) -> float:
-        world = FakeWorld()
-        agent = make_rec(world, learning_rate=3e-3, drift_penalty=0.0, freshening="none", **options)
-        play(world, agent, 400)
-        return agent.probe.staleness(agent.encoder, None, agent.memory.kernel)["key_drift"]
-
-    assert drift(anchor_penalty=100.0) < 0.5 * drift()
+    freely = {"own_memory": "counts", "freshening": "none"}
+    assert drift_of(anchor_penalty=100.0, **freely) < 0.5 * drift_of(**freely)
 
 
 @pytest.mark.parametrize("agent_name", ["rec", "nec"])
