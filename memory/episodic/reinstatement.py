@@ -208,12 +208,8 @@ class Lossless:
         for (slot, before), frame in zip(self._recent, frames, strict=True):
             if self._frames[slot] == before:
                 self._put(slot, frame)
-        self._dictionaries = {
-            number: content
-            for number, content in self._dictionaries.items()
-            if number == self._current or (self._made_with == number).any()
-        }
-        self._use(self._current)
+        for number in self._dictionaries.keys() - {self._current, *self._made_with.tolist()}:
+            del self._dictionaries[number], self._decompressors[number]
         self._fits = True
         self._mean_bytes_then = self._mean_bytes_now = float(np.mean([len(frame) for frame in frames]))
 
