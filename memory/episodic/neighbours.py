@@ -110,7 +110,11 @@ def _widths(table: Table, stores: list[int], neighbours: int) -> tuple[int, int]
 
 
 def _candidates(table: Table, centred: Tensor, stores: list[int], count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest scores in each of some stores and their rows, `[batch, stores, count]`; inf for no more."""
+    """The `count` smallest scores in each of some stores and their rows, `[batch, stores, count]`; inf for no more.
+
+    They can only lie in the blocks with the smallest minima. Finding those first replaces a top-k over all rows (its
+    cost rivals the matrix product's) by a vectorised minimum and a top-k over few.
+    """
     spans = [table.span(store) for store in stores]
     start = min(span.start for span in spans)
     searched = slice(start, max(span.stop for span in spans))
@@ -118,41 +122,26 @@ def _candidates(table: Table, centred: Tensor, stores: list[int], count: int) ->
     best = []
     for piece in centred.split(max(1, _MOST_SCORES // len(keys))):
         # A column for each query: with the keys first the library reads them once, whatever the number of queries.
-        scores = torch.addmm(squared_norms, keys, piece.T, alpha=-2.0)
-        minima = scores.unflatten(0, (-1, BLOCK)).amin(dim=1).T.contiguous()
-        found = [_smallest(scores, minima, slice(span.start - start, span.stop - start), count) for span in spans]
-        best.append([torch.stack(parts, dim=1) for parts in zip(*found, strict=True)])
+        scores = torch.addmm(squared_norms, keys, piece.T, alpha=-2.0, out=table.scratch(len(keys), len(piece)))
+        blocks = scores.unflatten(0, (-1, BLOCK))
+        minima = blocks.amin(dim=1).T.contiguous()
+        found = [_best_blocks(minima, slice(span.start - start, span.stop - start), count) for span in spans]
+        best_blocks = torch.stack([functional.pad(one, (0, count - one.shape[1])) for one in found], dim=1)
+        few = blocks.transpose(1, 2)[best_blocks, torch.arange(len(piece), device=keys.device)[:, None, None]]
+        for number, one in enumerate(found):
+            few[:, number, one.shape[1] :] = torch.inf
+        smallest = few.flatten(2).topk(count, dim=2, largest=False, sorted=False)
+        rows = best_blocks.gather(2, smallest.indices // BLOCK) * BLOCK + smallest.indices % BLOCK
+        best.append((smallest.values, rows))
     scores, rows = best[0] if len(best) == 1 else (torch.cat(parts) for parts in zip(*best, strict=True))
     return scores, rows + start
 
 
-def _smallest(scores: Tensor, minima: Tensor, span: slice, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest scores within some rows, and these, `[batch, count]`; inf where there are no more.
-
-    They can only lie in the blocks with the smallest minima. Finding those first replaces a top-k over all rows (its
-    cost rivals the matrix product's) by a vectorised minimum and a top-k over few.
-
-    Args:
-        scores: `[rows, batch]`.
-        minima: of each block, `[batch, blocks]`.
-        span: which rows to look into, whole blocks.
-        count: how many to find.
-    """
-    batch, device = len(minima), minima.device
+def _best_blocks(minima: Tensor, span: slice, count: int) -> Tensor:
+    """The blocks with the smallest of `minima [batch, blocks]` in a span of rows: `count` of them, or all there are."""
     blocks = slice(span.start // BLOCK, span.stop // BLOCK)
-    if blocks.stop - blocks.start > 2 * count:
-        best_blocks = minima[:, blocks].topk(count, dim=1, largest=False, sorted=False).indices + blocks.start
-        rows = (best_blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=device)).flatten(1)
-        few = scores.take(rows * batch + torch.arange(batch, device=device)[:, None])
-        smallest = few.topk(count, dim=1, largest=False, sorted=False)
-        return smallest.values, rows.gather(1, smallest.indices)
-    few = scores[span].T
-    smallest = few.topk(min(count, few.shape[1]), dim=1, largest=False, sorted=False)
-    missing = count - smallest.values.shape[1]
-    return (
-        functional.pad(smallest.values, (0, missing), value=torch.inf),
-        functional.pad(smallest.indices + span.start, (0, missing), value=span.start),
-    )
+    within = minima[:, blocks]
+    return within.topk(min(count, within.shape[1]), dim=1, largest=False, sorted=False).indices + blocks.start
 
 
 def _ranked(

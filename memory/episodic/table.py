@@ -5,6 +5,7 @@ Side by side, all stores are searched by a single matrix product; together, one 
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -56,6 +57,7 @@ class Table:
         self.clock = 0
         self._starts = [0] * (num_stores + 1)
         self._first_rows = torch.zeros(num_stores, dtype=torch.int64, device=device)
+        self._scratch = torch.zeros(0, device=device)
 
     def span(self, store: int) -> slice:
         """All rows allocated to a store."""
@@ -100,6 +102,17 @@ class Table:
         self.centre = centre.clone()
         self.centre_length = centre.norm().item()
         self.reach = 0.0
+
+    def scratch(self, *shape: int) -> Tensor:
+        """A tensor to write into and be done with before the next is asked for, of any content.
+
+        What a search writes is too large for the allocator to keep: taken anew each time, its pages would be mapped and
+        cleared again, which takes as long as half the matrix product.
+        """
+        size = math.prod(shape)
+        if len(self._scratch) < size:
+            self._scratch = self.keys.new_empty(size)
+        return self._scratch[:size].view(shape)
 
     def place_keys(self, rows: Tensor, keys: Tensor, embedded_at: Tensor | None = None) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`.
