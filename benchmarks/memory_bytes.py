@@ -3,9 +3,10 @@
     python -m benchmarks.memory_bytes                       eight games, one seed, a million frames each
     python -m benchmarks.memory_bytes --games qbert --steps 50000
 
-REC plays and learns the values of its memories; its encoder stays as drawn, which changes what is seen and not what an
-observation takes, and is several times as fast. `observation_bytes` is a curve: frames and dictionaries over the number
-of memories. Raw, a stack of four screens takes 28,224.
+REC plays and learns the values of its memories; its encoder stays as drawn, with short keys, and values are corrected
+less often. That changes what is seen and not what an observation takes, and is several times as fast.
+`observation_bytes` is a curve: frames and dictionaries over the number of memories. Raw, a stack of four screens takes
+28,224.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from training.command_line import guarded, parse_overrides
 FROZEN = (
     *("--agent.credit", "frozen", "--agent.query_gradient", "False"),
     *("--agent.drift_penalty", "0", "--agent.freshening", "none"),
+    *("--agent.key_size", "32", "--agent.steps_per_update", "16"),
 )
 
 
