@@ -73,6 +73,8 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
             raise ValueError(f"candidates must be more than neighbours, {self.neighbours}, got {self.candidates}")
         if self.freshening != "candidates" and self.candidates != 100:
             raise ValueError(f"candidates needs freshening candidates, got {self.freshening}")
+        if self.own_memory == "answers" and self.neighbours == 1:
+            raise ValueError("own_memory answers needs neighbours of at least 2: a state's nearest memory is its own")
         if self.slow_updates and self.reconstruction_share:
             raise ValueError("reconstruction_share needs slow_updates 0: decoders learn from the keys that are stored")
         if self.slow_updates and (self.credit in ("exact", "hybrid") or self.trust > -1):
@@ -212,7 +214,8 @@ class REC(NEC):
         spread = torch.cat([returns, recall.values.detach()[recall.valid]]).var(unbiased=False).clamp_min(1e-6)
         self.parts.anchored(loss / spread, attached, stored).backward()
         check_finite(loss.detach(), [recall.values.grad, attached.grad, keys.grad], batch)
-        told = self.parts.credit.settle()
+        # Where every query recalls but its own memory, nothing got credit.
+        told = self.parts.credit.settle() if len(slots) else {}
         if self.config.freshening == "recall":
             self.parts.freshen(slots, batch)
         # Values move by the error itself, whatever its units.
@@ -237,7 +240,12 @@ class REC(NEC):
     def _reinstate(
         self, recall: Recall, actions: Tensor, own: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Recall]:
-        """Give credit to the memories that weigh most for each query, but for its own, int64 `[batch]`, if given.
+        """Give credit to the memories that weigh most for each query, but for its own.
+
+        Args:
+            recall: what the batch recalled.
+            actions: of which action, int64 `[batch]`.
+            own: slots of the states themselves, which get none, int64 `[batch]`; -1 where they are not stored.
 
         Returns:
             Their distinct slots `[n]`, their keys `[n, key_size]` as stored and as credit has them, and the recall with

@@ -75,7 +75,7 @@ class DriftPenalty:
 
     Args:
         encoder: from observations float32 `[n, *shape]` to keys.
-        weight: of the penalty; 0 does without it.
+        weight: of the penalty; 0 does without it, and without a copy of the encoder.
         updates: over about how many the running mean is taken; no more than a memory lives.
         geometry: which of the two.
     """
@@ -85,7 +85,7 @@ class DriftPenalty:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self._weight = weight
         self._geometry = geometry
-        self._mean = RunningMean(encoder, updates)
+        self._mean = RunningMean(encoder, updates) if weight else None
 
     def penalise(self, observations: Tensor, keys: Tensor) -> float | None:
         """Follow the encoder by one update and add the penalty's gradient to that of keys `[n, key_size]`.
@@ -97,7 +97,7 @@ class DriftPenalty:
         Returns:
             The drift; None without a weight.
         """
-        if not self._weight:
+        if self._mean is None:
             return None
         self._mean.follow()
         moved = drift(keys, self._mean(observations), self._geometry)
@@ -105,12 +105,13 @@ class DriftPenalty:
         return moved.item()
 
     def state_dict(self) -> dict[str, Any]:
-        """The running mean of the weights."""
-        return {"mean": self._mean.mean.state_dict()}
+        """The running mean of the weights; nothing without a weight."""
+        return {} if self._mean is None else {"mean": self._mean.mean.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what was saved."""
-        self._mean.mean.load_state_dict(state["mean"])
+        if self._mean is not None:
+            self._mean.mean.load_state_dict(state["mean"])
 
 
 class Anchor:
@@ -131,14 +132,14 @@ class Anchor:
         self._geometry = geometry
 
     def penalty(self, attached: Tensor, fresh: Tensor, stored: Tensor) -> Tensor | None:
-        """`weight * drift` of fresh keys from stored ones, to be added to the loss; None without a weight.
+        """`weight * drift` of fresh keys from stored ones, to be added to the loss; None without a weight, or of none.
 
         Args:
             attached: keys on the graph, whose gradient reaches the encoder, `[n, key_size]`.
             fresh: what the encoder makes of the memories now, `[n, key_size]`.
             stored: what is stored of them, `[n, key_size]`.
         """
-        if not self._weight:
+        if not self._weight or not len(stored):
             return None
         # Credit may have attached them with the stored keys' numbers.
         on_graph = attached + (fresh - attached).detach()

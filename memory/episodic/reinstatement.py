@@ -91,7 +91,7 @@ class Lossless:
 
     The dictionary is trained once there is enough to train it on, and again when frames come out a third larger than
     they did just after: the stream has changed. What it was trained on is compressed anew, all other frames keep the
-    dictionary they were made with, which is kept for as long as one of them lives.
+    dictionary they were made with, which is let go of when the next is trained and none of them lives.
 
     Args:
         capacity: memories.

@@ -104,7 +104,7 @@ class Table:
         self.reach = 0.0
 
     def scratch(self, *shape: int) -> Tensor:
-        """A tensor to write into and be done with before the next is asked for, of any content.
+        """A tensor to write into and be done with before the next is asked for, of any content: one thread at a time.
 
         What a search writes is too large for the allocator to keep: taken anew each time, its pages would be mapped and
         cleared again, which takes as long as half the matrix product.

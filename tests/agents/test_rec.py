@@ -301,6 +301,7 @@ def test_a_sweep_waits_for_its_turn():
         ({"freshening": "candidates", "candidates": 6}, "candidates must be more than neighbours, 6, got 6"),
         ({"updates_per_sweep": 5}, "updates_per_sweep needs freshening sweep"),
         ({"candidates": 50}, "candidates needs freshening candidates"),
+        ({"neighbours": 1}, "own_memory answers needs neighbours of at least 2"),
         ({"slow_updates": 5, "credit": "exact"}, "slow_updates needs a credit that infers with stored keys"),
         (
             {"slow_updates": 5, "credit": "frozen", "query_gradient": False, "drift_penalty": 0},
@@ -316,6 +317,25 @@ def test_a_sweep_waits_for_its_turn():
 def test_what_does_not_go_together_is_refused(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         make_rec(FakeWorld(), **options)
+
+
+@pytest.mark.parametrize("credit", [name for name in get_args(CreditName) if name != "backpropagation"])
+def test_it_goes_on_where_no_memory_gets_credit(credit):
+    """A state that is stored where nothing else is recalls itself alone, which answers without credit."""
+    world = FakeWorld()
+    anchored = {"anchor_penalty": 1.0} if credit in ("exact", "approximate", "hybrid") else {}
+    agent = make_rec(world, credit=credit, freshening="none", capacity=1, batch_size=1, **anchored)
+    credited, attach = [], agent.parts.credit.attach
+
+    def spied(slots, stored):
+        credited.append(len(slots))
+        return attach(slots, stored)
+
+    agent.parts.credit.attach = spied
+    play(world, agent, 300)
+    assert {0, 1} == set(credited)
+    assert agent.memory.table.keys.isfinite().all()
+    assert all(weight.isfinite().all() for weight in agent.parts.encoder.parameters())
 
 
 def drift_of(**options) -> float:

@@ -1,5 +1,7 @@
 """The episodic memory against one plain Python oracle an action, and the recall that it answers with."""
 
+import copy
+import dataclasses
 import io
 
 import numpy as np
@@ -388,3 +390,15 @@ def test_a_query_recalls_its_nearest_memories_apart_from_one(neighbours: int) ->
         assert recall.indices[row][recall.valid[row]].tolist() == nearest
         weights = 1 / (distances[nearest].square() + 1e-3)
         torch.testing.assert_close(recall.weights[row][recall.valid[row]], weights / weights.sum())
+
+
+def test_a_recall_stays_what_it_was_after_the_next_search() -> None:
+    """All searches write their scores into one tensor."""
+    memory = with_lengths(8, 3, 5)
+    queries, actions = floats([[0.2, 1.1], [2.0, 3.4]]), [0, 1, 2]
+    recalls = [memory.read_each(queries, actions), memory.read(queries, torch.tensor([0, 2]))]
+    before = copy.deepcopy(recalls)
+    memory.read_each(floats([[5.0, 5.0], [-5.0, 0.0]]), actions)
+    for recall, then in zip(recalls, before, strict=True):
+        for field in dataclasses.fields(Recall):
+            assert torch.equal(getattr(recall, field.name), getattr(then, field.name)), field.name
