@@ -23,6 +23,10 @@ NETWORK = ("--agent.architecture", "nature")
 DECODED = ("--agent.reinstatement", "autoencoder", "--agent.pretraining", "2000", "--agent.pretraining_offline", "True")
 EXACT = ("--agent.credit", "exact")
 STALE = ("--agent.freshening", "none")
+LECUN = ("--agent.initialisation", "lecun")
+LEFT_OUT = ("--agent.own_memory", "left_out")
+QUERY = ("--agent.credit", "frozen")
+ALONE = (*QUERY, *STALE, "--agent.drift_penalty", "0")
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
@@ -51,7 +55,17 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "drift-map": ("rec", (*NETWORK, "--agent.freshening", "drift_map")),
     "slow-encoder": ("rec", (*NETWORK, *STALE, "--agent.slow_updates", "500")),
     "anchored": ("rec", (*NETWORK, *STALE, "--agent.drift_penalty", "0", "--agent.anchor_penalty", "10")),
+    "drift-1": ("rec", (*NETWORK, "--agent.drift_penalty", "1")),
     "no-drift-penalty": ("rec", (*NETWORK, "--agent.drift_penalty", "0")),
+    # How weights are drawn, what a state's own memory does, and learning through the query alone.
+    "lecun": ("nec", LECUN),
+    "frozen+lecun": ("nec", (*LECUN, "--agent.train_encoder", "False")),
+    "lecun-left-out": ("nec", (*LECUN, *LEFT_OUT)),
+    "left-out": ("rec", (*NETWORK, *LEFT_OUT)),
+    "own-counts-drift-0": ("rec", (*NETWORK, "--agent.own_memory", "counts", "--agent.drift_penalty", "0")),
+    "query-alone": ("rec", (*NETWORK, *ALONE)),
+    "query-alone-held": ("rec", (*NETWORK, *QUERY)),
+    "query-alone-left-out": ("rec", (*NETWORK, *ALONE, *LEFT_OUT)),
 }
 """Name: the agent, and its overrides."""
 
