@@ -82,52 +82,49 @@ def stream(rng, count, offset):
     return torch.from_numpy(pictures.astype(np.uint8))
 
 
-def test_a_dictionary_is_trained_and_trained_again_when_the_stream_changes():
+def test_all_is_compressed_by_what_pictures_share_and_again_when_there_are_twice_as_many():
+    """The second half has another texture: until the next dictionary its pictures take their whole size."""
     rng = np.random.default_rng(0)
-    kept = Lossless(600, (24, 24), samples=100)
-    pieces = [stream(rng, 300, offset=1), stream(rng, 300, offset=2)]
+    kept, pictures = Lossless(400, (24, 24), samples=100), torch.cat([stream(rng, 100, 1), stream(rng, 100, 2)])
     sizes = []
-    for number, pictures in enumerate(pieces):
-        for start in range(0, 300, 20):
-            slots = torch.arange(start, start + 20) + 300 * number
-            before = kept.nbytes
-            kept.remember(slots, pictures[start : start + 20])
-            sizes.append(kept.nbytes - before)
-    assert sizes[0] > 10_000 and sizes[13] < 1_500, "compressed by what the pictures share"
-    assert sizes[15] > 10_000 and sizes[-1] < 1_500, "the old dictionary does not fit, the new one does"
-    assert len(kept._dictionaries) == 2
-    assert torch.equal(back(kept, torch.arange(600)), torch.cat(pieces))
-    # A dictionary whose frames are gone goes too, when the next is trained.
-    kept.remember(torch.arange(300), stream(rng, 300, offset=3))
-    assert len(kept._dictionaries) == 2
+    for start in range(0, 200, 20):
+        kept.remember(torch.arange(start, start + 20), pictures[start : start + 20])
+        sizes.append(kept.nbytes)
+    assert sizes[3] > 80 * 24 * 24, "nothing in common is known yet"
+    assert sizes[4] < sizes[3] / 4, "all are compressed by what they share"
+    assert sizes[8] - sizes[4] > 80 * 24 * 24, "the dictionary does not fit what came later"
+    assert sizes[9] < sizes[8] / 2, "the next one does, and what came before"
+    assert kept.nbytes == sum(map(len, kept._frames)) + len(kept._dictionary)
+    assert torch.equal(back(kept, torch.arange(200)), pictures)
 
 
-def test_what_a_dictionary_was_trained_on_is_compressed_by_it():
+def test_a_dictionary_takes_no_more_than_its_share():
     rng = np.random.default_rng(0)
-    kept, pictures = Lossless(200, (24, 24), samples=100), stream(rng, 120, offset=1)
-    kept.remember(torch.arange(90), pictures[:90])
-    before = kept.nbytes
-    assert before < 90 * (24 * 24 + 20), "samples are kept as the frames that are there"
-    # Ten of the samples are written over before there are enough.
-    kept.remember(torch.arange(80, 100), pictures[100:])
-    assert not kept._recent and set(kept._made_with[:100]) == {1}
-    frames = sum(map(len, kept._frames))
-    assert frames < before / 4 and kept.nbytes == frames + len(kept._dictionaries[1])
-    assert torch.equal(back(kept, torch.arange(100)), torch.cat([pictures[:80], pictures[100:]]))
+    kept = Lossless(400, (24, 24), dictionary_bytes=8_000, samples=50)
+    kept.remember(torch.arange(50), stream(rng, 50, 1))
+    assert 256 <= len(kept._dictionary) <= 50 * 64
+    kept.remember(torch.arange(50, 400), stream(rng, 350, 1))
+    assert 50 * 64 < len(kept._dictionary) <= 8_000
 
 
-def test_bytes_are_those_of_frames_dictionaries_and_samples_whatever_is_overwritten():
+def test_a_dictionary_is_trained_on_what_is_still_there():
+    """The first texture has been written over by the time that the second dictionary is trained."""
+    rng = np.random.default_rng(0)
+    kept = Lossless(100, (24, 24), samples=100)
+    kept.remember(torch.arange(100), stream(rng, 100, 1))
+    kept.remember(torch.arange(100), stream(rng, 100, 2))
+    assert kept.nbytes < 100 * 24 * 24 / 4
+    texture = stream(rng, 1, 1).numpy().tobytes()
+    assert texture[:64] not in kept._dictionary
+
+
+def test_bytes_are_those_of_frames_and_the_dictionary_whatever_is_overwritten():
     kept, rng = Lossless(30, (6, 6), samples=40), np.random.default_rng(0)
-    overwritten = []
     for _ in range(60):
         slots = torch.from_numpy(rng.choice(30, 3, replace=False))
         kept.remember(slots, torch.from_numpy(rng.integers(0, 3, (3, 6, 6), dtype=np.uint8)))
-        dictionaries = sum(map(len, kept._dictionaries.values()))
-        samples = [frame for slot, frame in kept._recent if kept._frames[slot] != frame]
-        overwritten.append(len(samples))
-        assert kept.nbytes == kept._frame_bytes + dictionaries + sum(map(len, samples))
-        assert kept._frame_bytes == sum(map(len, kept._frames))
-    assert max(overwritten) > 10
+        assert kept.nbytes == sum(map(len, kept._frames)) + len(kept._dictionary)
+    assert kept._dictionary
     again = Lossless(30, (6, 6), samples=40)
     again.load_state_dict(kept.state_dict())
     assert again.nbytes == kept.nbytes
