@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,7 +131,7 @@ class Lossless:
             self._train()
 
     def recall(self, slots: Tensor, keys: Tensor) -> Tensor:
-        content = b"".join(self._content(slot) for slot in slots.tolist())
+        content = b"".join(self._decompress(self._frames[slot]) for slot in slots.tolist())
         pixels = np.frombuffer(content, np.uint8).reshape(len(slots), *self._shape)
         return torch.from_numpy(pixels.astype(np.float32))
 
@@ -171,13 +172,10 @@ class Lossless:
         self._frame_bytes += len(frame) - len(self._frames[slot])
         self._frames[slot] = frame
 
-    def _content(self, slot: int) -> bytes:
-        return self._decompressor.decompress(self._frames[slot], max_output_size=math.prod(self._shape))
-
     def _train(self) -> None:
         filled = [slot for slot, frame in enumerate(self._frames) if frame]
         drawn = np.random.default_rng(self._remembered).permutation(filled)[: self._samples]
-        contents = [self._content(slot) for slot in drawn.tolist()]
+        contents = [self._decompress(self._frames[slot]) for slot in drawn.tolist()]
         if sum(map(len, contents)) < _LEAST_CONTENT:
             return
         size = min(self._dictionary_bytes, max(_LEAST_DICTIONARY, _SHARE * len(filled)))
@@ -186,16 +184,17 @@ class Lossless:
         except zstandard.ZstdError:
             # Too little in common.
             return
-        before = self._decompressor
+        decompress = self._decompress
         self._use(dictionary)
         for slot in filled:
-            self._put(slot, before.decompress(self._frames[slot], max_output_size=math.prod(self._shape)))
+            self._put(slot, decompress(self._frames[slot]))
 
     def _use(self, dictionary: bytes) -> None:
         self._dictionary = dictionary
         data = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
         self._compressor = zstandard.ZstdCompressor(level=self._level, dict_data=data, write_checksum=True)
-        self._decompressor = zstandard.ZstdDecompressor(dict_data=data)
+        decompressor = zstandard.ZstdDecompressor(dict_data=data)
+        self._decompress = partial(decompressor.decompress, max_output_size=math.prod(self._shape))
 
 
 class Autoencoder:
