@@ -205,6 +205,35 @@ def draw(rows: Sequence[Row], figure: Figure, report: Report, path: Path) -> Non
     pyplot.close(canvas)
 
 
+def _chosen(options: FiguresOptions) -> dict[str, list[Row]]:
+    """The rows that each report shows, of those that were asked for or of all that have any.
+
+    Raises:
+        UsageError: if there are none of one that was asked for, or none at all.
+    """
+    try:
+        shown = {name: _shown(options.folder, name) for name in options.experiments or REPORTS}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name in options.experiments:
+        if not shown[name]:
+            raise UsageError(f"no results of {name!r} in {options.folder}; known are {', '.join(REPORTS)}")
+    if not any(shown.values()):
+        raise UsageError(f"--folder: there are no tables in {options.folder}")
+    return {name: rows for name, rows in shown.items() if rows}
+
+
+def _shown(folder: Path, experiment: str) -> list[Row]:
+    """The rows that an experiment's report shows; none if there is no such report, or no table for it."""
+    if (report := REPORTS.get(experiment)) is None:
+        return []
+    return [
+        row
+        for row in results.read(folder / f"{report.source or experiment}.csv")
+        if row.agent in (report.agents or (row.agent,)) and row.variant in (report.variants or (row.variant,))
+    ]
+
+
 def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Steps `[points]` and the values of each seed `[seeds, points]`, not a number where a seed has no row."""
     steps = sorted({row.steps for row in rows})
@@ -267,17 +296,9 @@ def _number(number: float, scale: float) -> str:
 
 def main() -> None:
     options = parse_overrides(FiguresOptions(), sys.argv[1:], "benchmarks.figures", __doc__)
-    there = [experiment for experiment in REPORTS if (options.folder / f"{experiment}.csv").is_file()]
-    if not options.experiments and not there:
-        raise UsageError(f"--folder: there are no tables in {options.folder}")
+    chosen = _chosen(options)
     check_folder(options.folder, "--folder")
-    for experiment in options.experiments or there:
-        try:
-            rows = results.read(options.folder / f"{experiment}.csv")
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        if experiment not in REPORTS or not rows:
-            raise UsageError(f"no results of {experiment!r} in {options.folder}; known are {', '.join(REPORTS)}")
+    for experiment, rows in chosen.items():
         report = REPORTS[experiment]
         for figure in report.figures:
             if not _panels([row for row in rows if row.metric == figure.metric], report):

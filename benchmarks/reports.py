@@ -30,11 +30,18 @@ class Report:
     """Whether it stands beside Dopamine's agents in their first million frames."""
     by_machine: bool = False
     """Whether numbers from different machines are different things."""
+    source: str = ""
+    """The experiment whose runs it shows, where that has another name."""
+    agents: tuple[str, ...] = ()
+    """Those that it shows, where these are not all."""
+    variants: tuple[str, ...] = ()
+    """Those that it shows, where these are not all."""
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Where all runs are of one agent: its variants in the order of the table, under titles that have a panel each."""
 
 
 CLASSIFICATION = ("validation_accuracy", "milliseconds_per_update", "bytes_per_memory")
+ATARI = ("return", "return_over_run", "eval_return")
 STALENESS = ("key_drift", "neighbour_recall", "error_ratio", "diverged")
 REC = (
     *("return", "eval_return", "neighbour_recall", "key_drift", "error_ratio"),
@@ -52,17 +59,19 @@ REPORTS = {
         (Figure("return", "Return of training episodes", axis="frames"),),
     ),
     "atari_1m": Report(
-        ("return", "return_over_run", "eval_return", "exact_hit_rate"),
+        (*ATARI, "exact_hit_rate"),
         (
             Figure("return", "Return of training episodes", axis="frames"),
-            Figure(
-                "exact_hit_rate",
-                "Share of exact matches",
-                axis="frames",
-                suffix="_exact_matches",
-            ),
+            Figure("exact_hit_rate", "Share of exact matches", axis="frames", suffix="_exact_matches"),
         ),
         dopamine=True,
+        variants=("", "frozen-encoder"),
+    ),
+    "mfec_settings": Report(
+        (*ATARI, "exact_hit_rate"),
+        (Figure("return", "Return of training episodes", axis="frames"),),
+        source="atari_1m",
+        agents=("mfec",),
     ),
     "grid_world": Report(("return", "eval_return"), (Figure("return", "Return of training episodes"),)),
     "rec_grid_world": Report(REC, REC_FIGURES),

@@ -95,6 +95,25 @@ def test_figures_are_drawn_and_pages_brought_up_to_date(tmp_path):
         assert (tmp_path / name).stat().st_size < 200_000
 
 
+def test_trials_of_settings_stand_apart_from_the_presets(tmp_path):
+    trial = replace(ROW, variant="two-games", value=77.0)
+    results.add(tmp_path / "atari_1m.csv", [*rows(), trial])
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in ("atari_1m", "mfec_settings")))
+    run(figures.main, "atari_1m", "mfec_settings", "--folder", tmp_path, "--pages", page)
+    presets, settings = page.read_text().split("table:mfec_settings")
+    assert "| MFEC |" in presets and "| NEC frozen-encoder |" in presets and "two-games" not in presets
+    assert "| MFEC |" in settings and "| MFEC two-games | 77.0 |" in settings and "NEC" not in settings
+    assert (tmp_path / "mfec_settings.png").is_file()
+
+
+def test_without_names_all_that_there_are_tables_for_are_drawn(tmp_path):
+    results.add(tmp_path / "atari_1m.csv", [row for row in rows() if row.agent == "nec"])
+    results.add(tmp_path / "grid_world.csv", [replace(ROW, experiment="grid_world", world="empty")])
+    run(figures.main, "--folder", tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"grid_world.png"}
+
+
 @pytest.mark.parametrize("experiment", ["no_such", "quickstart"])
 def test_missing_results_are_told_in_one_line(tmp_path, capsys, experiment):
     assert repr(experiment) in complaint(figures.main, capsys, experiment, "--folder", tmp_path)
