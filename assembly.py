@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 import agents
 import envs
 from agents import AgentConfig, RandomAgent, SequenceModelConfig, TaskSpec, WorldSpec, make_sequence_model
-from agents.agent import Remembering
+from agents.agent import Moment, Remembering
 from agents.sequence_pictures import sequence_pictures
 from envs import TaskConfig, WorldConfig
 from envs.sequence_task import SequenceTask
@@ -41,7 +41,7 @@ from training.tally import RECENT_EPISODES, Tally
 class RunConfig(BaseModel):
     """One run: an agent, a world, and how long they meet."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     env: WorldConfig
     """The world, or the sequence task."""
@@ -102,9 +102,14 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
     try:
         return _make_loop(config)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        if is_of_memory(error):
             raise UsageError(f"these sizes do not fit into memory, ask for less: {error}") from error
         raise
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is not memory enough."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
@@ -206,29 +211,36 @@ def recorder_of(
 
 def subject(config: RunConfig, world: VectorEnv) -> Subject:
     """Who is recorded, and where."""
+    high = float(world.single_observation_space.high.max())  # type: ignore[attr-defined]
     return Subject(
         agent=config.agent.name,
         world=config.env.title,
         actions=world.action_names,  # type: ignore[attr-defined]
         num_envs=config.num_envs,
-        show=partial(as_picture, high=float(world.single_observation_space.high.max())),  # type: ignore[attr-defined]
+        show=partial(as_picture, high=high, frame_stack=world.frame_stack),  # type: ignore[attr-defined]
     )
+
+
+class _NoTimeError(Exception):
+    """Random play was asked to end."""
 
 
 def random_score(config: RunConfig, stopped: Callable[[], bool] = lambda: False) -> float | None:
     """What random play scores in the run's world: the published figure, or else the mean of twenty episodes.
 
-    Between two of them `stopped` is asked whether to leave it at those that were played; None if that is none.
+    None if `stopped` says, between two steps, that there is no time for that.
     """
     if config.env.name == "atari":
         with contextlib.suppress(ValueError):  # A game without a published score is played.
             return scores.random_and_human(config.env.game).random
     world = make_world(config, num_envs=1)
     player = RandomAgent(int(world.single_action_space.n), np.random.default_rng(config.seed))  # type: ignore[attr-defined]
-    returns = []
-    with contextlib.closing(world):
-        for seed in range(RECENT_EPISODES):
-            if stopped():
-                break
-            returns += [episode.episode_return for episode in play_games(player, world, [seed], epsilon=1.0)]
-    return float(np.mean(returns)) if returns else None
+
+    def watch(_: Moment) -> None:
+        if stopped():
+            raise _NoTimeError
+
+    with contextlib.closing(world), contextlib.suppress(_NoTimeError):
+        episodes = play_games(player, world, range(RECENT_EPISODES), 1.0, [watch])
+        return float(np.mean([episode.episode_return for episode in episodes]))
+    return None

@@ -18,7 +18,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +39,7 @@ from recall.episodes import TrainingEpisodes
 from recall.games import GameRecorder
 from train import check_options, load_checkpoint, open_run, restoring, warn
 from training import scores
-from training.command_line import UsageError, check, guarded, parse_overrides
+from training.command_line import UsageError, check, guarded, parse_overrides, say
 from training.evaluation import play_games
 from training.options import options_of
 from training.run_directory import RunDirectory, write_json
@@ -51,7 +51,7 @@ PICTURES_PER_SECOND = 10
 class EvaluationConfig(BaseModel):
     """How the games are played. What is None here is as in the run's world."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     games: int = Field(default=30, ge=1, le=1_000_000)
     """Whole games that are played."""
@@ -64,7 +64,7 @@ class EvaluationConfig(BaseModel):
     max_frames: int | None = Field(default=None, ge=1, lt=2**31)
     """Frames after which a game is truncated; outside Atari a step is a frame."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Draws the games, from a stream apart from training; more games include those of fewer."""
+    """Draws the games, from a stream apart from training; more games begin with the seeds of fewer."""
     num_envs: int = Field(default=10, ge=1, le=10_000)
     """Games played side by side."""
     record: int = Field(default=0, ge=0)
@@ -131,12 +131,16 @@ def evaluated_world(env: WorldConfig, options: EvaluationConfig) -> WorldConfig:
 def load_agent(run: RunDirectory, config: RunConfig, world: VectorEnv) -> tuple[int, Agent, Provenance]:
     """The agent as it was at the newest good checkpoint, that checkpoint's step, and whence its memories are.
 
+    Args:
+        run: where it was trained.
+        config: the run's; another device may be named.
+        world: where it is to play, which may be the run's world under another protocol.
+
     Raises:
         UsageError: if there is no good checkpoint, or it is not one of the agent and the world of the run.
     """
     step, state = load_checkpoint(run, config)
-    # The world may be played under another protocol; the agent is the one that was trained.
-    check_options(run, {name: options for name, options in state.get("config", {}).items() if name == "agent"}, config)
+    check_options(run, state.get("config", {}), config)
     agent = make_agent(config, world)
     with restoring(run):
         agent.load_state_dict(state["agent"])
@@ -254,22 +258,27 @@ def summary(config: RunConfig, env: WorldConfig, game_scores: np.ndarray) -> dic
     }
 
 
-def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) -> Path:
-    """Play the games of one evaluation; returns the file with its scores."""
+def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) -> None:
+    """Play the games of one evaluation.
+
+    Raises:
+        SystemExit: with code 1, if their scores could not be written.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
     env = evaluated_world(config.env, options)
-    config = config.model_copy(update={"env": env, "device": options.device})
+    trained = config.model_copy(update={"device": options.device})
+    config = trained.model_copy(update={"env": env})
     seeds = generators(options.seed, "evaluation")["evaluation"].integers(1, 2**31, options.games)
     started = time.perf_counter()
     with contextlib.closing(make_world(config, min(options.num_envs, options.games))) as world:
-        step, agent, provenance = load_agent(run, config, world)
+        step, agent, provenance = load_agent(run, trained, world)
         try:
             run.evaluations.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"{run.evaluations} cannot be made: {error.strerror}") from error
-        print(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
-        print(f"{'protocol':<20}{describe(env, options)}", flush=True)
+        say(f"{config.agent.name.upper()} on {env.title} after {step:,} steps: {run.path}")
+        say(f"{'protocol':<20}{describe(env, options)}")
         recorder = make_recorder(run, config, options, world, agent, step, provenance)
         film = Film(options.video, env, int(seeds[0])) if options.video else None
         watchers = [watcher for watcher in (film, recorder) if watcher is not None]
@@ -297,19 +306,25 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
     with contextlib.suppress(OSError):
         write_json(path, evaluation)
     result["random_score"] = random_score(config)
+    lost = None
     try:
         write_json(path, {**evaluation, **result})
     except OSError as error:
-        warn(f"the scores could not be written: {error}")
+        lost = error
+    files = {"scores": not lost and path, "recalls": recorder and run.recalls, "video": has_video and options.video}
+    report(result, {name: file for name, file in files.items() if file})
+    if lost:
+        print(f"error: the scores could not be written: {lost}", file=sys.stderr)
+        sys.exit(1)
+
+
+def report(result: Mapping[str, float | None], files: Mapping[str, Path]) -> None:
+    """Print the figures of an evaluation, and what was written where."""
     for name, value in result.items():
         if value is not None:
-            print(f"{name.replace('_', ' '):<20}{value:,.6g}")
-    print(f"{'scores':<20}{path}")
-    if recorder is not None:
-        print(f"{'recalls':<20}{run.recalls}")
-    if has_video:
-        print(f"{'video':<20}{options.video}")
-    return path
+            say(f"{name.replace('_', ' '):<20}{value:,.6g}")
+    for name, file in files.items():
+        say(f"{name:<20}{file}")
 
 
 def describe(env: WorldConfig, options: EvaluationConfig) -> str:

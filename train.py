@@ -33,11 +33,11 @@ from typing import Any
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from assembly import RunConfig, make_loop, random_score, recorder_of
+from assembly import RunConfig, is_of_memory, make_loop, random_score, recorder_of
 from envs import TaskConfig
 from envs.workers import WorkersLostError
 from training import checkpoint
-from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides
+from training.command_line import NOT_FINITE, UsageError, guarded, load_preset, load_yaml, parse_overrides, say
 from training.loop import ReplayError, TrainingLoop
 from training.options import options_of
 from training.run_directory import RunDirectory
@@ -124,6 +124,8 @@ def restoring(run: RunDirectory) -> Iterator[None]:
             f"{run.path}: {error}. Either a process of --env_workers was lost meanwhile: try again; or the emulator is "
             f"of another version than {run.path / 'versions.json'} names: install that one"
         ) from error
+    except WorkersLostError as error:
+        raise UsageError(f"{run.path}: {error}, while its running episodes were played again: try again") from error
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(
@@ -148,8 +150,11 @@ def make_session(config: RunConfig, run: RunDirectory, loop: TrainingLoop | Sequ
 
 def train(
     config: RunConfig, run: RunDirectory, session: Session, loop: TrainingLoop | SequenceLoop, stop: StopRequest
-) -> None:
+) -> bool:
     """Do what is left of a run; the caller holds its lock.
+
+    Returns:
+        Whether the end could be saved.
 
     Raises:
         SystemExit: with the code that tells why, if the run ends before its last step.
@@ -165,16 +170,26 @@ def train(
         hint = f"go on from the last checkpoint with: python train.py --resume {run.path}"
         print(f"error: after step {loop.step}, {error}; {hint}", file=sys.stderr)
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        why = textwrap.shorten(str(error), 200)
+        print(f"error: after step {loop.step}, this does not fit into memory, ask for less: {why}", file=sys.stderr)
+        sys.exit(1)
     loop.close()
     if stop.signal and loop.step < config.steps:
         saved = "saved" if is_saved else "not saved: the checkpoint before it stands"
-        with contextlib.suppress(OSError):
-            print(f"{stop.signal} at step {loop.step}, {saved}. Go on with: python train.py --resume {run.path}")
+        say(f"{stop.signal} at step {loop.step}, {saved}. Go on with: python train.py --resume {run.path}")
         sys.exit(RESUMABLE if is_saved else 1)
+    return is_saved
 
 
-def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest) -> None:
-    """Write and print what the run came to."""
+def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest, is_saved: bool) -> None:
+    """Write and print what the run came to.
+
+    Raises:
+        SystemExit: with code 1, if its end could not be saved.
+    """
     result = tally.result()
     if not isinstance(config.env, TaskConfig):
         # Random play may take long: by then the result is on the disk.
@@ -204,10 +219,14 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest
         floor = result["random_score"]
         compared = "" if floor is None else f" (random play {floor:,.6g})"
         summary = f"{score}{compared} after {result['frames']:,} frames"
-    print(
+    say(
         f"{config.agent.name.upper()} on {config.env.title}: {summary} in {result['seconds']:.0f} s. "
         f"Run: {run.path}. Look: {tensorboard_command(run.path.parent)}"
     )
+    if not is_saved:
+        hint = f"the checkpoint before it stands; go on from there with: python train.py --resume {run.path}"
+        print(f"error: the end of the run could not be saved; {hint}", file=sys.stderr)
+        sys.exit(1)
 
 
 def start(config: RunConfig, name: str) -> None:
@@ -216,14 +235,14 @@ def start(config: RunConfig, name: str) -> None:
         loop, tally = make_loop(config)
         # Also where training fails: processes of environments would keep this one from ending.
         closed.enter_context(contextlib.closing(loop))
-        options = config.model_dump(mode="json")
         try:
+            options = config.model_dump(mode="json")
             run = RunDirectory.create(config.runs, f"{name}__seed{config.seed}", options, sys.argv)
         except (OSError, ValueError) as error:
             raise UsageError(f"--runs: no run can be made in {config.runs}: {error}") from error
         with holding(run):
-            train(config, run, make_session(config, run, loop, tally), loop, stop)
-            finish(config, run, tally, stop)
+            is_saved = train(config, run, make_session(config, run, loop, tally), loop, stop)
+            finish(config, run, tally, stop, is_saved)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
@@ -267,7 +286,7 @@ def resume(path: Path, arguments: list[str]) -> None:
     with StopRequest() as stop, holding(run), contextlib.ExitStack() as closed:
         step, state = load_checkpoint(run, config)
         check_options(run, state.get("config", {}), config)
-        is_done = step >= config.steps
+        is_done = is_saved = step >= config.steps
         if is_done and run.result.exists():
             raise UsageError(f"{run.path} is done with its {step} steps; to go on, raise them: --steps {2 * step}")
         loop, tally = make_loop(config)
@@ -281,10 +300,9 @@ def resume(path: Path, arguments: list[str]) -> None:
                 run.note_resume(config.model_dump(mode="json"), step, sys.argv)
             except OSError as error:
                 warn(f"the resume could not be noted in {run.path}: {error}")
-            with contextlib.suppress(OSError):
-                print(f"going on with {run.path} from step {step}", flush=True)
-            train(config, run, session, loop, stop)
-        finish(config, run, tally, stop)
+            say(f"going on with {run.path} from step {step}")
+            is_saved = train(config, run, session, loop, stop)
+        finish(config, run, tally, stop, is_saved)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ _CONTROLLERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
 class CoreConfig(BaseModel):
     """What all cores have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     hidden: int = Field(default=100, ge=1)
     """Units of the recurrent layer, which in NTM, DNC and MNM is the controller."""

@@ -26,7 +26,7 @@ from agents.statistics import MeanMetrics
 class DQNConfig(BaseModel):
     """Deep Q-Network. The defaults are the Nature paper's; the presets say where they differ."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["dqn"] = "dqn"
     """Which agent this is."""

@@ -19,7 +19,7 @@ OwnMemory = Literal["counts", "answers", "left_out"]
 class EpisodicQConfig(BaseModel):
     """How an agent acts by its dictionaries and writes them: what NEC and its kin share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     key_size: int = Field(128, ge=1)
     """Length of a key: the network's output."""

@@ -20,7 +20,7 @@ _TEACHES_NOTHING = ("frozen", "trainable_keys")
 class LearningMemoryConfig(BaseModel):
     """How a memory's encoder learns. The defaults are those of Hansen 2017, with exact reinstatement."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     credit: CreditName = "exact"
     """How the loss reaches the encoder through memories."""

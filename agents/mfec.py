@@ -25,7 +25,7 @@ from memory.recollection import KeySpace, Recollection
 class MFECConfig(BaseModel):
     """Model-Free Episodic Control. The defaults are the paper's Atari setting."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["mfec"] = "mfec"
     """Which agent this is."""

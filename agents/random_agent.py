@@ -13,7 +13,7 @@ from agents.agent import Metrics, Transition, WorldSpec
 class RandomConfig(BaseModel):
     """Uniformly random actions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["random"] = "random"
     """Which agent this is."""

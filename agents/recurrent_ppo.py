@@ -28,7 +28,7 @@ from memory.neural import map_states
 class RecurrentPPOConfig(BaseModel):
     """Proximal policy optimisation over a recurrent core; A2C with one epoch and one minibatch."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["recurrent_ppo"] = "recurrent_ppo"
     """Which agent this is."""

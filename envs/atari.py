@@ -27,7 +27,7 @@ _COLOUR_SCREEN = (210, 160)
 class AtariConfig(pydantic.BaseModel):
     """An Atari game; by default with no-op starts and without sticky actions, as before Machado et al. (2018)."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["atari"] = "atari"
     """The world."""

@@ -22,7 +22,7 @@ _BAND = 1.25
 class BabiConfig(pydantic.BaseModel):
     """bAbI: stories of twenty tasks read word by word, and questions about them."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["babi"] = "babi"
     """The task."""
@@ -34,7 +34,7 @@ class BabiConfig(pydantic.BaseModel):
     """Which stories."""
     thinking_steps: int = pydantic.Field(default=0, ge=0, le=100)
     """Steps between a question and its answer, in which a model may go on reading its memory."""
-    curriculum: int = pydantic.Field(default=0, ge=0)
+    curriculum: int = pydantic.Field(default=0, ge=0, lt=2**31)
     """Batches until the next task, in the order of `tasks`, joins those that are trained on; 0: all from the start."""
     renaming: bool = False
     """Let people, places, things and animals change places at random in every story that is drawn, where the task draws
@@ -42,7 +42,7 @@ class BabiConfig(pydantic.BaseModel):
     first_hops: float = pydantic.Field(default=0.0, ge=0.0, le=1.0)
     """Share of the questions of task 15 that ask, while it is trained on, for the first of their two steps alone: "what
     is emily?" in the place of "what is emily afraid of?"."""
-    longest_story: int = pydantic.Field(default=800, ge=1)
+    longest_story: int = pydantic.Field(default=800, ge=1, lt=2**31)
     """Most words of a story that is trained on; longer ones, of tasks 3 and 5, are left out. Tested is on all."""
 
     @pydantic.field_validator("tasks")

@@ -17,15 +17,15 @@ from envs.sequence_task import Sequences, SequenceTask
 class CopyConfig(pydantic.BaseModel):
     """Copy: random vectors of bits, to be said again. The NTM paper's setting; the Memory Forcing paper's is 12 x 6."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["copy"] = "copy"
     """The task."""
-    bits: int = pydantic.Field(default=8, ge=1)
+    bits: int = pydantic.Field(default=8, ge=1, lt=2**31)
     """Bits of a vector."""
-    min_length: int = pydantic.Field(default=1, ge=1)
+    min_length: int = pydantic.Field(default=1, ge=1, lt=2**31)
     """Fewest vectors of a sequence."""
-    max_length: int = pydantic.Field(default=20, ge=1)
+    max_length: int = pydantic.Field(default=20, ge=1, lt=2**31)
     """Most vectors of a sequence."""
 
     @pydantic.model_validator(mode="after")
@@ -42,19 +42,19 @@ class CopyConfig(pydantic.BaseModel):
 class RepeatCopyConfig(pydantic.BaseModel):
     """Repeat copy: random vectors of bits, to be said again as often as is asked for, and then an end marker."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["repeat_copy"] = "repeat_copy"
     """The task."""
-    bits: int = pydantic.Field(default=8, ge=1)
+    bits: int = pydantic.Field(default=8, ge=1, lt=2**31)
     """Bits of a vector."""
-    min_length: int = pydantic.Field(default=1, ge=1)
+    min_length: int = pydantic.Field(default=1, ge=1, lt=2**31)
     """Fewest vectors of a sequence."""
-    max_length: int = pydantic.Field(default=10, ge=1)
+    max_length: int = pydantic.Field(default=10, ge=1, lt=2**31)
     """Most vectors of a sequence."""
-    min_repeats: int = pydantic.Field(default=1, ge=1)
+    min_repeats: int = pydantic.Field(default=1, ge=1, lt=2**31)
     """Fewest repetitions."""
-    max_repeats: int = pydantic.Field(default=10, ge=1)
+    max_repeats: int = pydantic.Field(default=10, ge=1, lt=2**31)
     """Most repetitions."""
 
     @pydantic.model_validator(mode="after")
@@ -73,17 +73,17 @@ class RepeatCopyConfig(pydantic.BaseModel):
 class AssociativeRecallConfig(pydantic.BaseModel):
     """Associative recall: items of some vectors each; one of them is shown again, and the item after it is due."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["associative_recall"] = "associative_recall"
     """The task."""
-    bits: int = pydantic.Field(default=6, ge=1)
+    bits: int = pydantic.Field(default=6, ge=1, lt=2**31)
     """Bits of a vector."""
-    vectors_per_item: int = pydantic.Field(default=3, ge=1)
+    vectors_per_item: int = pydantic.Field(default=3, ge=1, lt=2**31)
     """Vectors of an item."""
-    min_items: int = pydantic.Field(default=2, ge=2)
+    min_items: int = pydantic.Field(default=2, ge=2, lt=2**31)
     """Fewest items of a sequence."""
-    max_items: int = pydantic.Field(default=6, ge=2)
+    max_items: int = pydantic.Field(default=6, ge=2, lt=2**31)
     """Most items of a sequence."""
 
     @pydantic.model_validator(mode="after")

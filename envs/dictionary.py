@@ -16,17 +16,17 @@ from envs.sequence_task import Sequences, SequenceTask
 class DictionaryConfig(pydantic.BaseModel):
     """Dictionary recall: random pairs of bits, to be looked up by their keys."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["dictionary"] = "dictionary"
     """The task."""
     key_bits: int = pydantic.Field(default=8, ge=1, le=62)
     """Bits of a key; those of a sequence are all different."""
-    value_bits: int = pydantic.Field(default=8, ge=1)
+    value_bits: int = pydantic.Field(default=8, ge=1, lt=2**31)
     """Bits of a value."""
-    min_pairs: int = pydantic.Field(default=1, ge=1)
+    min_pairs: int = pydantic.Field(default=1, ge=1, lt=2**31)
     """Fewest pairs of a sequence."""
-    max_pairs: int = pydantic.Field(default=8, ge=1)
+    max_pairs: int = pydantic.Field(default=8, ge=1, lt=2**31)
     """Most pairs of a sequence."""
 
     @pydantic.model_validator(mode="after")

@@ -33,7 +33,7 @@ assert len(STATE_TO_IDX) < _DIRECTIONS
 class GridWorldConfig(pydantic.BaseModel):
     """A MiniGrid or BabyAI environment. The agent sees the grid alone: neither the mission's text nor a compass."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["grid_world"] = "grid_world"
     """The world."""
@@ -43,20 +43,20 @@ class GridWorldConfig(pydantic.BaseModel):
     """A cell's object, colour and state as three numbers, as 21 planes of 0 and 1, or as a picture."""
     view: Literal["partial", "full"] = "partial"
     """What the agent sees in front of it, turned so that it looks up; or all of the grid, and itself in it."""
-    view_size: int | None = pydantic.Field(default=None, ge=3)
+    view_size: int | None = pydantic.Field(default=None, ge=3, le=99)
     """Cells along a side of the partial view, odd; 3 in worlds that are to need memory. Empty: the environment's, 7."""
-    tile_size: int = pydantic.Field(default=8, ge=4)
+    tile_size: int = pydantic.Field(default=8, ge=4, le=256)
     """Pixels along a cell's side, for pixels."""
     state_hash: Literal["state", "observation"] = "state"
     """What counts as the same state: the environment's own (tells apart what looks alike), or what the agent sees."""
-    layouts: int = pydantic.Field(default=0, ge=0)
+    layouts: int = pydantic.Field(default=0, ge=0, lt=2**31)
     """Layouts that episodes are drawn from (in a small world two can be alike); 1: always the same, 0: no limit."""
     tiles: bool = False
     """Lay floor tiles of random colours wherever nothing is, others in every episode: most of what is seen then
     means nothing. Nothing can be put on a tile, so that moving obstacles stay where they are."""
-    actions: int | None = pydantic.Field(default=None, ge=2)
+    actions: int | None = pydantic.Field(default=None, ge=2, lt=2**31)
     """Offer the first of its actions only; 3: left, right and forward. Empty: all that the environment has."""
-    max_steps: int | None = pydantic.Field(default=None, ge=1)
+    max_steps: int | None = pydantic.Field(default=None, ge=1, lt=2**31)
     """Steps after which an episode is truncated (the reward for success falls with them); empty: the environment's."""
 
     @property

@@ -24,13 +24,13 @@ _COLOURS = {"floor": (245, 245, 245), "wall": (70, 70, 80), "goal": (205, 50, 45
 class HiddenGoalMazeConfig(pydantic.BaseModel):
     """A maze whose goal is invisible and stays where it is in an episode. The agent sees the walls around it alone."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["hidden_goal_maze"] = "hidden_goal_maze"
     """The world."""
     size: int = pydantic.Field(default=11, ge=5, le=31)
     """Cells along a side, the walls around the maze included; odd. Published: 9, 11 and 13."""
-    steps_per_episode: int = pydantic.Field(default=200, ge=1)
+    steps_per_episode: int = pydantic.Field(default=200, ge=1, lt=2**31)
     """Steps after which an episode is truncated; nothing else ends one."""
     wall_penalty: float = pydantic.Field(default=0.0, ge=0.0)
     """What a step into a wall costs; 0 in the newer of the two published versions, 0.1 in the older."""

@@ -21,13 +21,13 @@ _ON = 255
 class MemoryChainConfig(pydantic.BaseModel):
     """Bits that are shown once, at the beginning; at the end one of them is to be told."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["memory_chain"] = "memory_chain"
     """The world."""
-    length: int = pydantic.Field(default=10, ge=1)
+    length: int = pydantic.Field(default=10, ge=1, lt=2**31)
     """Steps of an episode; at 1, bits and question are seen at once, and nothing has to be remembered."""
-    bits: int = pydantic.Field(default=1, ge=1)
+    bits: int = pydantic.Field(default=1, ge=1, lt=2**31)
     """Bits that are shown."""
 
     @property

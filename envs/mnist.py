@@ -46,7 +46,7 @@ _CHECKSUMS = {
 class MNISTConfig(pydantic.BaseModel):
     """MNIST, Fashion-MNIST or any folder of the same four idx files. A game is a stream of images."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["mnist"] = "mnist"
     """The world."""
@@ -54,7 +54,7 @@ class MNISTConfig(pydantic.BaseModel):
     """mnist or fashion_mnist, downloaded once and checked; or a folder with the four files, gzipped or not."""
     split: Literal["train", "validation", "test"] = "train"
     """Which images: the first 55,000 of the training set, its last 5,000, or the test set."""
-    images_per_episode: int = pydantic.Field(default=100, ge=1)
+    images_per_episode: int = pydantic.Field(default=100, ge=1, lt=2**31)
     """Images of one environment's episode; its return is the number of those classified right."""
     order: Literal["shuffled", "blocks"] = "shuffled"
     """Each image drawn from all, or the classes one after the other, each for a tenth of the episode."""

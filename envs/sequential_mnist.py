@@ -27,7 +27,7 @@ LEAST_NATS = 75.0
 class SequentialMNISTConfig(pydantic.BaseModel):
     """Sequential MNIST: the pixels of a binarised image, row by row, each to be predicted from those before it."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["sequential_mnist"] = "sequential_mnist"
     """The task."""

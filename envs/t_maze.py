@@ -22,11 +22,11 @@ _ALONG, _ACROSS = np.array(list(_MOVES.values())).T
 class TMazeConfig(pydantic.BaseModel):
     """A corridor that ends in a junction. On which side the goal is was told in the first observation alone."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Literal["t_maze"] = "t_maze"
     """The world."""
-    length: int = pydantic.Field(default=50, ge=1)
+    length: int = pydantic.Field(default=50, ge=1, lt=2**31)
     """Steps from the beginning of the corridor to the junction; an episode is one step longer."""
     penalised: bool = True
     """Whether a step costs 1 / length that leaves the agent behind where it could be; without, only the goal is paid

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,8 @@ class _Worker:
         )
         self.process.start()
         theirs.close()
+        # Python's exit would ask the process to end, which it ignores, and wait for it; this comes before.
+        self._ending = Finalize(self, _end, (self._connection, self.process), exitpriority=0)
 
     def about(self) -> dict[str, Any]:
         """What the world of this process is."""
@@ -230,11 +233,16 @@ class _Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
-        self.process.join(1.0)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self._ending()
+
+
+def _end(connection: Connection, process: BaseProcess) -> None:
+    """End a process that is asked through a connection."""
+    connection.close()
+    process.join(1.0)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _serve(connection: Connection, make: Callable[[int], World], num_envs: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import cv2
 import numpy as np
-from imageio.v2 import get_writer
+from imageio.v2 import get_reader, get_writer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -181,9 +181,12 @@ def write_video(path: Path, recording: Recording, heading: Heading, lines: list[
             with writer:
                 for line in lines:
                     writer.append_data(panel(recording, heading, line))
+            # The encoder is a process of its own, and does not tell how it ended.
+            get_reader(unfinished).close()
             os.replace(unfinished, path)
-    except OSError as error:
-        raise UsageError(f"--video: {path} cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise UsageError(f"--video: {path} cannot be written: {why}") from error
 
 
 def write_panel(path: Path, picture: np.ndarray) -> None:
@@ -205,7 +208,7 @@ def wanted(names: list[str], which: str) -> str:
     """The episode of a place in the list, or of a name."""
     if which in names:
         return which
-    if which.isascii() and which.isdigit() and int(which) < len(names):
+    if which.isascii() and which.isdigit() and len(which) < 10 and int(which) < len(names):
         return names[int(which)]
     raise UsageError(f"--episode: there are episodes 0 to {len(names) - 1}, or by their names (got {which})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -223,6 +224,18 @@ def test_a_run_without_a_checkpoint_is_refused(copied, capsys):
     )
 
 
+def test_scores_that_cannot_be_written_are_printed_and_a_failure(grid_run, capsys, monkeypatch):
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(evaluate, "write_json", full)
+    with pytest.raises(SystemExit) as stop:
+        run(evaluate.main, grid_run, "--threads", 1, "--games", 2, "--max_frames", 5)
+    output = capsys.readouterr()
+    assert stop.value.code == 1 and "error: the scores could not be written: [Errno 28]" in output.err
+    assert re.search(r"^mean +\S+$", output.out, re.MULTILINE) and not re.search(r"^scores ", output.out, re.MULTILINE)
+
+
 def test_a_missing_run_is_refused_with_the_nearest(copied, capsys):
     error = complaint(evaluate.main, capsys, copied.parent / "copeid")
     assert error == f"error: no run at {copied.parent}/copeid; nearest in {copied.parent}: copied\n"
@@ -255,14 +268,14 @@ def test_a_checkpoint_of_another_agent_or_world_is_refused(copied, atari_run, ca
         ("agent", {"discount": 0.5}),
         ("env", {"observation": "symbolic"}),
         ("env", {"view": "partial"}),
+        ("env", {"layouts": 3}),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_the_options_is_refused(room, changes, copied, capsys):
     edit_config(copied, room, **changes)
     error = complaint(evaluate.main, capsys, copied)
     (changed,) = changes
-    told = {"agent": f"its config.yaml: --agent.{changed} (", "env": "a run with the options in config.yaml ("}
-    assert f"the checkpoint in {copied} is not of {told[room]}" in error
+    assert f"the checkpoint in {copied} is not of its config.yaml: --{room}.{changed} (" in error
     assert len(error) < 600
 
 

@@ -24,12 +24,13 @@ import evaluate
 import train
 from agents import NonFiniteError
 from agents.dqn import DQN
-from envs.workers import WorkerWorld
+from envs.workers import WorkersLostError, WorkerWorld
 from tests import traces
 from tests.traces import preset
 from training import checkpoint
 from training.loop import TrainingLoop
 from training.run_directory import RunDirectory
+from training.signals import StopRequest
 
 
 def signalled(arguments: list[str], trace: Path, at: int, numbers: list[int]) -> None:
@@ -358,10 +359,77 @@ def test_output_that_cannot_be_written_costs_no_run(tmp_path):
     path = preset(tmp_path, "mfec", "grid_world", steps=600)
     command = [sys.executable, "train.py", str(path), "--runs", str(tmp_path / "runs")]
     with open("/dev/full", "w") as full:
-        subprocess.run(command, cwd=Path(__file__).parents[1], stdout=full, stderr=full)
+        assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode == 0
     directory = only_run(tmp_path / "runs")
     assert checkpoint.load(directory / "checkpoints")[0] == 600
     assert json.loads((directory / "result.json").read_text())["steps"] == 600
+
+
+@pytest.mark.parametrize("output", [">/dev/full", ">&-", "| head -1"])
+def test_results_that_nobody_reads_are_no_failure(output, tmp_path):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    command = f"set -o pipefail; {sys.executable} evaluate.py {only_run(tmp_path / 'runs')} --games 2 {output}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/*/evaluations/*.json"))) == 1
+
+
+@pytest.mark.parametrize(("output", "told"), [(">/dev/full", "No space left on device"), ("| true", None)])
+def test_output_that_was_asked_for_and_is_lost_is_a_failure(output, told):
+    command = f"set -o pipefail; {sys.executable} train.py --help {output}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"error: the output could not be written: {told}\n" if told else "")
+
+
+def test_a_run_whose_end_cannot_be_saved_says_so(tmp_path, capsys):
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    write = checkpoint.Snapshot.write
+
+    def full(snapshot: checkpoint.Snapshot, *arguments: object) -> None:
+        if snapshot.step:
+            raise checkpoint.CheckpointError("no space left")
+        write(snapshot, *arguments)
+
+    with mock.patch.object(checkpoint.Snapshot, "write", full), pytest.raises(SystemExit) as stop:
+        run(train.main, path, "--runs", tmp_path / "runs")
+    directory = only_run(tmp_path / "runs")
+    output = capsys.readouterr()
+    assert stop.value.code == 1 and "after 60 frames" in output.out
+    assert "the end of the run could not be saved; the checkpoint before it stands; go on from there" in output.err
+    run(train.main, "--resume", directory)
+    assert checkpoint.load(directory / "checkpoints")[0] == 60
+
+
+def test_what_does_not_fit_into_memory_is_told_in_one_line(tmp_path, capsys):
+    def greedy(loop: TrainingLoop) -> None:
+        raise MemoryError("Unable to allocate 330. GiB")
+
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    with mock.patch.object(TrainingLoop, "_advance", greedy), pytest.raises(SystemExit) as stop:
+        run(train.main, path, "--runs", tmp_path / "runs")
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and error.count("\n") == 1 and "Unable to allocate 330. GiB" in error
+
+
+def test_a_signal_that_is_ignored_from_outside_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal is None
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop.signal == "SIGUSR1"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_processes_lost_while_episodes_are_played_again_are_no_damaged_checkpoint(tmp_path, capsys):
+    run(train.main, preset(tmp_path, "mfec", "grid_world", steps=60), "--runs", tmp_path / "runs")
+    lost = mock.Mock(side_effect=WorkersLostError("6 environment processes were lost"))
+    with mock.patch.object(TrainingLoop, "_replay", lost):
+        error = complaint(train.main, capsys, "--resume", only_run(tmp_path / "runs"), "--steps", 90)
+    assert "6 environment processes were lost" in error and "try again" in error and "config.yaml" not in error
 
 
 def test_a_damaged_checkpoint_pushes_out_no_good_one(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import io
 import itertools
 import os
@@ -36,20 +37,45 @@ class UsageError(Exception):
 
 def guarded(main: Callable[[], None]) -> None:
     """Run a program's `main`; what was asked wrongly ends in one line on stderr and exit code 2."""
+    lost = None
     try:
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
+        main()
     except UsageError as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(LEFT_AT_ONCE)
-    except BrokenPipeError:
-        # Whoever read the output (`| head`) has left. What is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # What goes wrong with a file bears its name; with the output, none.
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        lost = error
+    finally:
+        lost = _flush() or lost
+    if lost is not None:
+        # Whoever read it (`| head`) may have left.
+        if lost.errno != errno.EPIPE:
+            print(f"error: the output could not be written: {lost.strerror}", file=sys.stderr)
         sys.exit(1)
+
+
+def say(line: str) -> None:
+    """Print a line for whoever is there. Where nothing can be printed, it and all output after it are lost."""
+    with contextlib.suppress(OSError):
+        print(line)
+    _flush()
+
+
+def _flush() -> OSError | None:
+    """Bring the output to where it goes; or give it up, and tell why."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def fail(message: str) -> NoReturn:

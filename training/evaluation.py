@@ -33,8 +33,8 @@ def play_games(
         watchers: see above.
 
     Returns:
-        The games in the order of their seeds. Where `agent` acts on the observation alone, they do not depend on the
-        number of environments.
+        The games in the order of their seeds. Where `agent` acts on the observation alone, the number of environments
+        changes only which random actions they are dealt.
     """
     seeds = np.asarray(seeds, dtype=np.int64)
     games = len(seeds)

@@ -10,13 +10,14 @@ MOST_CHANNELS = 4
 """Observations of more channels are no pictures: symbols, one to a channel, say."""
 
 
-def as_picture(observation: np.ndarray, high: float) -> np.ndarray:
+def as_picture(observation: np.ndarray, high: float, frame_stack: int = 1) -> np.ndarray:
     """One observation for the eye, at its own size.
 
     Args:
-        observation: uint8 `[channels, height, width]`. Three channels are red, green and blue; of one, two or four, as
-            of a stack of frames, the last is shown; of more, as of symbols, which one is the largest.
+        observation: uint8 `[channels, height, width]`. Three channels that are no stack are red, green and blue; of up to
+            four others the last is shown; of more, as of symbols, which one is the largest.
         high: the largest value in an observation.
+        frame_stack: how many channels are screens, one after the other.
 
     Returns:
         uint8 `[height, width]`, in grey, or `[height, width, 3]`; a view of the observation where it can be.
@@ -24,26 +25,31 @@ def as_picture(observation: np.ndarray, high: float) -> np.ndarray:
     channels = len(observation)
     if channels > MOST_CHANNELS:
         return (observation.argmax(axis=0) * (255 // (channels - 1))).astype(np.uint8)
-    shown = np.moveaxis(observation, 0, 2) if channels == 3 else observation[-1]
+    shown = np.moveaxis(observation, 0, 2) if channels == 3 and frame_stack == 1 else observation[-1]
     if high == 255:
         return shown
     return (255 * (shown / high).clip(0.0, 1.0)).round().astype(np.uint8)
 
 
-def mosaic(observations: np.ndarray, high: float) -> np.ndarray:
+def mosaic(observations: np.ndarray, high: float, frame_stack: int = 1) -> np.ndarray:
     """Rows and columns of observations as one picture, small ones enlarged, with white gaps between.
 
-    Three channels are red, green and blue; of other numbers, as of a stack of frames, the last is shown in grey.
+    Three channels that are no stack are red, green and blue; of others the last is shown in grey.
 
     Args:
         observations: uint8 `[rows, columns, channels, height, width]`.
         high: the largest value in an observation.
+        frame_stack: how many channels are screens, one after the other.
 
     Returns:
         uint8 `[height, width, 3]`.
     """
     rows, columns, channels, height, width = observations.shape
-    shown = observations / high if channels == 3 else np.repeat(observations[:, :, -1:] / high, 3, axis=2)
+    shown = (
+        observations / high
+        if channels == 3 and frame_stack == 1
+        else np.repeat(observations[:, :, -1:] / high, 3, axis=2)
+    )
     times = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
     shown = shown.repeat(times, axis=3).repeat(times, axis=4)
     framed = np.pad(shown, ((0, 0), (0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=1.0)

@@ -25,6 +25,8 @@ class Progress:
     The return is the mean of the last 20 episodes; speed and time left are those of the last minute. Between two
     beats, an update costs less than a microsecond.
 
+    Where nothing can be printed, because a terminal was closed or the log's disk is full, nothing is shown.
+
     Args:
         total_steps: agent steps of the whole run.
         frames_per_step: emulator frames of a step; 0 where there are none.
@@ -38,7 +40,7 @@ class Progress:
         self._nats: float | None = None
         self._returns: deque[float] = deque(maxlen=20)
         console = Console(file=sys.stdout)
-        self._live = sys.stdout.isatty() and not console.is_dumb_terminal
+        self._live = sys.stdout is not None and sys.stdout.isatty() and not console.is_dumb_terminal
         # No thread redraws the bar beside the training: it is drawn in `update`, and takes no time elsewhere.
         numbers = TextColumn("{task.description}", table_column=Column(no_wrap=False))
         self._bar = Bar(BarColumn(12), numbers, console=console, auto_refresh=False)
@@ -76,7 +78,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._live:
-            self._bar.start()
+            with contextlib.suppress(OSError):
+                self._bar.start()
         return self
 
     def __exit__(
@@ -85,18 +88,18 @@ class Progress:
         if self._step is not None:
             self._show(time.perf_counter())
         if self._live:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
 
     def _show(self, now: float) -> None:
         assert self._step is not None
         self._beats.append((now, self._step))
         line = self._line(self._step)
-        if self._live:
-            self._bar.update(self._task, completed=self._step, description=line)
-            self._bar.refresh()
-        else:
-            # Whoever reads may have left, or the log's disk be full: no reason to lose a run.
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._live:
+                self._bar.update(self._task, completed=self._step, description=line)
+                self._bar.refresh()
+            else:
                 print(line, flush=True)
 
     def _line(self, step: int) -> str:

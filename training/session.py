@@ -182,9 +182,14 @@ class Session:
             return self._loop.pictures()
         if not isinstance(self._loop.agent, Illustrated):
             return {}
-        high = float(self._loop.world.single_observation_space.high.max())  # type: ignore[attr-defined]
+        world = self._loop.world
+        high = float(world.single_observation_space.high.max())  # type: ignore[attr-defined]
         shown = self._loop.agent.pictures().items()
-        return {tag: mosaic(grid, high) for tag, grid in shown if grid.shape[2] <= MOST_CHANNELS}
+        return {
+            tag: mosaic(grid, high, world.frame_stack)  # type: ignore[attr-defined]
+            for tag, grid in shown
+            if grid.shape[2] <= MOST_CHANNELS
+        }
 
     def _dump(self, error: NonFiniteError) -> str:
         """Write the batch of a fault down; returns where it lies, or why it does not."""

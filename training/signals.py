@@ -19,7 +19,8 @@ class StopRequest:
     """Notes signals that ask to stop, as a context manager; what runs inside looks at it between two steps.
 
     SIGTERM, SIGUSR1 (which schedulers send ahead of a limit), SIGHUP (the terminal is gone) and the first Ctrl-C are
-    noted. A second Ctrl-C ends the process on the spot.
+    noted. A second Ctrl-C ends the process on the spot. A signal that the caller has this process ignore (`nohup`; the
+    Ctrl-C of a shell's foreground, for what a script runs in the background) stays ignored.
 
     Attributes:
         signal: the name of the signal that came, or None.
@@ -41,7 +42,8 @@ class StopRequest:
         self.signal = self.signal or signal.Signals(number).name
 
     def __enter__(self) -> StopRequest:
-        self._handlers = {number: signal.signal(number, self._note) for number in _STOP_SIGNALS}
+        heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(

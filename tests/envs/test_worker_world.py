@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from pydantic import TypeAdapter
 import envs
 from envs import WorldConfig, workers
 from envs.workers import WorkerWorld
+from tests.programs import ROOT
 
 GRID = {"name": "grid_world", "id": "MiniGrid-Dynamic-Obstacles-5x5-v0", "max_steps": 9}
 CALM = {"name": "grid_world", "id": "MiniGrid-FourRooms-v0", "max_steps": 50}
@@ -66,6 +69,23 @@ def test_what_the_simulator_refuses_is_told_by_its_own_error():
 
 def refuse(num_envs):
     raise ValueError("told by the world")
+
+
+def test_a_program_that_closes_nothing_still_ends():
+    program = """
+from functools import partial
+import numpy as np
+from envs.grid_world import GridWorldConfig, make_grid_world
+from envs.workers import WorkerWorld
+world = WorkerWorld(partial(make_grid_world, GridWorldConfig()), 2, 2)
+world.reset(seed=[1, 2])
+if refused:
+    world.step(np.array([99, 99]))
+"""
+    for refused in (False, True):
+        command = [sys.executable, "-c", f"refused = {refused}\n{program}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == refused, done.stderr
 
 
 def test_a_stop_that_reaches_the_whole_group_ends_no_process():

@@ -9,6 +9,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+import recall.__main__
 from recall.__main__ import main
 from recall.panel import MEMORY_SIDE, WORLD_SIDE, panel
 from recall.record import Recording, episodes_folder
@@ -73,9 +74,23 @@ def test_a_video_has_a_picture_for_every_step(run, tmp_path, name):
     assert len(widths) == 30 and widths[0] > WORLD_SIDE + 5 * MEMORY_SIDE
 
 
+def test_a_film_that_came_to_nothing_takes_no_good_ones_place(run, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"a good film")
+
+    def unreadable(path: Path) -> None:
+        raise OSError("no such frames")
+
+    monkeypatch.setattr(recall.__main__, "get_reader", unreadable)
+    assert main([str(run), "--episode", "0", "--video", str(path)]) == 2
+    assert "out.mp4 cannot be written: no such frames" in capsys.readouterr().err
+    assert path.read_bytes() == b"a good film" and [one.name for one in tmp_path.glob("*.mp4")] == ["out.mp4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--episode", "9" * 5_000], "there are episodes 0 to 1, or by their names (got 9"),
         (["--episode", "2"], "there are episodes 0 to 1, or by their names (got 2)"),
         (["--episode", "-1"], "there are episodes 0 to 1"),
         (["--episode", "0", "--step", "30"], "there are steps 0 to 29, and of this one is no record (got 30)"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
+import sys
 import time
 
 import pytest
@@ -21,6 +23,21 @@ class Clock:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Gone(Terminal):
+    """A terminal whose window was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("output", [Gone(), None], ids=["closed terminal", "no output"])
+def test_where_nothing_can_be_shown_training_goes_on(output, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", output)
+    with Progress(total_steps=10, frames_per_step=0) as shown:
+        for step in range(10):
+            shown.update(step)
 
 
 def test_a_plain_line_every_ten_seconds(monkeypatch, capsys):
