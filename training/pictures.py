@@ -14,8 +14,8 @@ def as_picture(observation: np.ndarray, high: float, frame_stack: int = 1) -> np
     """One observation for the eye, at its own size.
 
     Args:
-        observation: uint8 `[channels, height, width]`. Three channels that are no stack are red, green and blue; of up to
-            four others the last is shown; of more, as of symbols, which one is the largest.
+        observation: uint8 `[channels, height, width]`. Three channels that are no stack are red, green and blue; of
+            up to four others the last is shown; of more, as of symbols, which one is the largest.
         high: the largest value in an observation.
         frame_stack: how many channels are screens, one after the other.
 
