@@ -270,7 +270,7 @@ class NEC:
         if self.probe is None or self.updates % self.config.updates_per_probe:
             return {}
         self.memory.table.now = self.step
-        found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel)
+        found = self.probe.staleness(self.encoder, reinstatement, self.memory.kernel, nearest_alone=True)
         return {f"staleness/{name}": value for name, value in found.items()}
 
     def _replayed(self) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -35,7 +35,8 @@ _OF_THE_PARTS = ("encoder", "optimiser")
 
 
 class RECConfig(EpisodicQConfig, LearningMemoryConfig):
-    """Reinstatement Episodic Control. Nobody published settings: the defaults are NEC's, and what won on MNIST."""
+    """Reinstatement Episodic Control. Nobody published settings. Defaults of acting and writing are NEC's;
+    those of learning are what won on MNIST and in grid worlds."""
 
     name: Literal["rec"] = "rec"
     """Which agent this is."""

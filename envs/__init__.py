@@ -6,7 +6,8 @@ And the sequence tasks, in which nothing is acted on; `sequence_task` holds what
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic
@@ -41,6 +42,25 @@ WorldConfig = Annotated[
 ]
 
 
+_WORLDS: dict[type, tuple[Callable[[Any, int], World], Callable[[Any], Screens]]] = {
+    AtariConfig: (make_atari, atari_screens),
+    GridWorldConfig: (make_grid_world, grid_world_screens),
+    HiddenGoalMazeConfig: (make_hidden_goal_maze, hidden_goal_maze_screens),
+    TMazeConfig: (make_t_maze, t_maze_screens),
+    MemoryChainConfig: (make_memory_chain, memory_chain_screens),
+    MNISTConfig: (make_mnist, mnist_screens),
+}
+"""What makes each world, and the pictures of it."""
+_TASKS: dict[type, Callable[[Any, np.random.Generator], SequenceTask]] = {
+    CopyConfig: Copy,
+    RepeatCopyConfig: RepeatCopy,
+    AssociativeRecallConfig: AssociativeRecall,
+    DictionaryConfig: Dictionary,
+    SequentialMNISTConfig: make_sequential_mnist,
+    BabiConfig: make_babi,
+}
+
+
 def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
     """Build a world of `num_envs` environments, in this process or spread over several.
 
@@ -49,17 +69,7 @@ def make(config: WorldConfig, num_envs: int, workers: int = 0) -> World:
     """
     if workers:
         return WorkerWorld(functools.partial(make, config), num_envs, workers)
-    if isinstance(config, AtariConfig):
-        return make_atari(config, num_envs)
-    if isinstance(config, HiddenGoalMazeConfig):
-        return make_hidden_goal_maze(config, num_envs)
-    if isinstance(config, TMazeConfig):
-        return make_t_maze(config, num_envs)
-    if isinstance(config, MemoryChainConfig):
-        return make_memory_chain(config, num_envs)
-    if isinstance(config, MNISTConfig):
-        return make_mnist(config, num_envs)
-    return make_grid_world(_acted(config), num_envs)
+    return _of_world(config)[0](config, num_envs)
 
 
 def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
@@ -68,35 +78,15 @@ def make_task(config: TaskConfig, rng: np.random.Generator) -> SequenceTask:
     Raises:
         ValueError: if its data cannot be had.
     """
-    if isinstance(config, CopyConfig):
-        return Copy(config, rng)
-    if isinstance(config, RepeatCopyConfig):
-        return RepeatCopy(config, rng)
-    if isinstance(config, AssociativeRecallConfig):
-        return AssociativeRecall(config, rng)
-    if isinstance(config, BabiConfig):
-        return make_babi(config, rng)
-    if isinstance(config, DictionaryConfig):
-        return Dictionary(config, rng)
-    return make_sequential_mnist(config, rng)
+    return _TASKS[type(config)](config, rng)
 
 
 def screens(config: WorldConfig) -> Screens:
     """Pictures of one environment of a world, for a video: `reset(seed)`, then `step(action)`."""
-    if isinstance(config, AtariConfig):
-        return atari_screens(config)
-    if isinstance(config, HiddenGoalMazeConfig):
-        return hidden_goal_maze_screens(config)
-    if isinstance(config, TMazeConfig):
-        return t_maze_screens(config)
-    if isinstance(config, MemoryChainConfig):
-        return memory_chain_screens(config)
-    if isinstance(config, MNISTConfig):
-        return mnist_screens(config)
-    return grid_world_screens(_acted(config))
+    return _of_world(config)[1](config)
 
 
-def _acted(config: GridWorldConfig | TaskConfig) -> GridWorldConfig:
-    if isinstance(config, GridWorldConfig):
-        return config
-    raise ValueError(f"{config.title} is a sequence task: there is nothing to act on")
+def _of_world(config: WorldConfig) -> tuple[Callable[[Any, int], World], Callable[[Any], Screens]]:
+    if type(config) not in _WORLDS:
+        raise ValueError(f"{config.title} is a sequence task: there is nothing to act on")
+    return _WORLDS[type(config)]

@@ -34,9 +34,17 @@ class DriftMap:
         self._ridge = ridge
         self._moved_at = -1
 
+    @torch.no_grad()
     def remember(self, slots: Tensor, observations: Tensor) -> None:
-        """Keep some of observations uint8 `[n, *shape]` just embedded for distinct `slots`, int64 `[n]`."""
+        """Keep some of observations uint8 `[n, *shape]` just stored in distinct `slots`, int64 `[n]`.
+
+        Those embedded before the last move, which they missed, are embedded anew: an episode is written when it ends.
+        """
         self._probe.remember(slots, observations)
+        table, rows = self._memory.table, self._memory.rows_of(slots)
+        missed = table.keyed_at[rows] <= self._moved_at
+        if missed.any():
+            table.place_keys(rows[missed], self._encoder(observations[missed.cpu()].to(rows.device).float()))
 
     @torch.no_grad()
     def move(self) -> int:

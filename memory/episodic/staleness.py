@@ -105,6 +105,7 @@ class Probe:
         kernel: Kernel,
         neighbours: int = 10,
         decide: Decide | None = None,
+        nearest_alone: bool = False,
     ) -> dict[str, float]:
         """All instruments, by name; empty while the probe holds fewer than twice `neighbours`.
 
@@ -120,6 +121,7 @@ class Probe:
             kernel: what weighs memories.
             neighbours: of which recall is measured.
             decide: what an agent does with the answer; None leaves decisions out.
+            nearest_alone: whether it answers by the nearest alone, not by all that it holds.
         """
         slots = self.slots.to(self._memory.table.keys.device)
         if len(slots) < 2 * neighbours:
@@ -133,7 +135,7 @@ class Probe:
         metrics = {
             "key_drift": float(drift.mean() / apart),
             "key_age": float(ages.mean()),
-            **compared(fresh, stored, values, kernel, neighbours, decide),
+            **compared(fresh, stored, values, kernel, neighbours, decide, nearest_alone),
         }
         error = None
         # Where nothing has drifted there is nothing to compare the error with.
@@ -172,7 +174,13 @@ class Probe:
 
 
 def compared(
-    fresh: Tensor, stored: Tensor, values: Tensor, kernel: Kernel, neighbours: int, decide: Decide | None = None
+    fresh: Tensor,
+    stored: Tensor,
+    values: Tensor,
+    kernel: Kernel,
+    neighbours: int,
+    decide: Decide | None = None,
+    nearest_alone: bool = False,
 ) -> dict[str, float]:
     """How what is recalled differs between a memory's fresh and stored keys, asked by the fresh keys themselves.
 
@@ -183,6 +191,8 @@ def compared(
         kernel: what weighs memories.
         neighbours: of which recall is measured.
         decide: what is done with the answer.
+        nearest_alone: whether only those neighbours are weighed, each time the nearest by the keys that are asked, or
+            all. A mean over all hardly tells of neighbours that are the wrong ones.
 
     Returns:
         `neighbour_recall`: share of the nearest by fresh keys that are among the nearest by stored ones.
@@ -198,8 +208,8 @@ def compared(
     nearest = [_distances(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
     found = [distances.topk(neighbours, dim=1, largest=False).indices for distances in nearest]
     recall = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2).float().mean()
-    pieces = [*zip(fresh.split(_AT_ONCE), (~itself).split(_AT_ONCE), strict=True)]
-    weights = [torch.cat([kernel(queries, keys[None], valid) for queries, valid in pieces]) for keys in (fresh, stored)]
+    weighed = [torch.zeros_like(itself).scatter(1, those, True) if nearest_alone else ~itself for those in found]
+    weights = [_weights(kernel, fresh, keys, valid) for keys, valid in zip((fresh, stored), weighed, strict=True)]
     to_stored = _distances(near[0], near[1])
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
     metrics = {
@@ -213,6 +223,12 @@ def compared(
     else:
         metrics["decision_flips"] = float((decide(weights[0], values) != decide(weights[1], values)).float().mean())
     return metrics
+
+
+def _weights(kernel: Kernel, queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+    """What a kernel makes of those of `keys [m, key_size]` that are `valid [n, m]` for each of the queries."""
+    pieces = zip(queries.split(_AT_ONCE), valid.split(_AT_ONCE), strict=True)
+    return torch.cat([kernel(some, keys[None], those) for some, those in pieces])
 
 
 def _distances(queries: Tensor, keys: Tensor) -> Tensor:

@@ -72,6 +72,34 @@ def test_younger_keys_wait_for_the_next_move_and_are_put_right_then(parts):
     assert distance(store.keys[COUNT:], encoder, newer) < 0.7 * stale
 
 
+def test_a_key_that_missed_a_move_is_embedded_anew(parts):
+    """Acted on at step 5, before the move at step 10, and written after it, as episodes are."""
+    encoder, store, _, observations = parts
+    drift_map = DriftMap(store, encoder, Probe(store, SHAPE, COUNT + 10, torch.Generator().manual_seed(0)), ridge=1e-6)
+    drift_map.remember(torch.arange(COUNT), observations)
+    late = torch.randint(0, 5, (10, *SHAPE), dtype=torch.uint8)
+    with torch.no_grad():
+        keys = encoder(late.float())
+    store.table.now = 10
+    drift_map.move()
+    turn(encoder)
+    assert drift_map.move() == COUNT
+    hashes = np.arange(100, 110, dtype=np.uint64)
+    origins = torch.full((10,), 5)
+    store.write(keys, torch.rand(10), hashes, maximum, written_at=12, origins=origins)
+    store.table.now = 12
+    drift_map.remember(torch.arange(COUNT, COUNT + 10), late)
+    seen = torch.cat([observations, late]).float()
+    with torch.no_grad():
+        torch.testing.assert_close(store.keys, encoder(seen), rtol=1e-3, atol=1e-3)
+    store.table.now = 20
+    drift_map.move()
+    turn(encoder)
+    assert drift_map.move() == COUNT + 10
+    with torch.no_grad():
+        torch.testing.assert_close(store.keys, encoder(seen), rtol=1e-3, atol=1e-3)
+
+
 def distance(keys, encoder, observations) -> float:
     with torch.no_grad():
         return float((keys - encoder(observations.float())).norm(dim=1).mean())

@@ -40,8 +40,9 @@ def move(encoder, amount=0.3):
             parameter += amount * torch.randn_like(parameter)
 
 
+@pytest.mark.parametrize("nearest_alone", [False, True])
 @pytest.mark.parametrize("kernel", [CosineSoftmax(0.2), InverseDistance(1e-3)])
-def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
+def test_what_is_recalled_is_compared_as_by_plain_loops(kernel, nearest_alone):
     torch.manual_seed(1)
     fresh, values = torch.randn(12, 4), torch.rand(12)
     stored = fresh + 0.8 * torch.randn(12, 4)
@@ -54,8 +55,10 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
             distances = {memory: float((kernel.comparable(fresh)[query] - keys[memory]).norm()) for memory in others}
             order[name] = sorted(others, key=distances.get)[:3]
         recalls.append(len(set(order["fresh"]) & set(order["stored"])) / 3)
-        everything = torch.ones(1, 11, dtype=torch.bool)
-        weights = [kernel(fresh[query][None], keys[others][None], everything)[0] for keys in (fresh, stored)]
+        weights = []
+        for name, keys in (("fresh", fresh), ("stored", stored)):
+            asked = [memory in order[name] or not nearest_alone for memory in others]
+            weights.append(kernel(fresh[query][None], keys[others][None], torch.tensor([asked]))[0])
         shifts.append(0.5 * sum(abs(float(left - right)) for left, right in zip(*weights, strict=True)))
         estimates = [float(weight @ values[others]) for weight in weights]
         value_shifts.append(abs(estimates[0] - estimates[1]))
@@ -64,8 +67,9 @@ def test_what_is_recalled_is_compared_as_by_plain_loops(kernel):
         mine = float((now[query] - then[query]).norm())
         ranks.append(1 / (1 + sum(float((now[query] - key).norm()) < mine for key in then)))
     expected_shift = np.mean(value_shifts) / float(values.std())
-    assert compared(fresh, stored, values, kernel, 3)["value_shift"] == pytest.approx(expected_shift, rel=1e-4)
-    found = compared(fresh, stored, values, kernel, 3, decide=lambda weights, values: weights @ values > 0.5)
+    found = compared(fresh, stored, values, kernel, 3, nearest_alone=nearest_alone)
+    assert found["value_shift"] == pytest.approx(expected_shift, rel=1e-4)
+    found = compared(fresh, stored, values, kernel, 3, lambda weights, values: weights @ values > 0.5, nearest_alone)
     assert found == pytest.approx(
         {
             "neighbour_recall": np.mean(recalls),
