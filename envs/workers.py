@@ -13,21 +13,41 @@ import functools
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from envs.world import Infos, World
+
+_Reply = TypeVar("_Reply", "_Looked", "_Stepped")
 
 MOST_RESTARTS = 5
 """Processes that may be lost before something is taken to be wrong for good."""
 
 _REPLY_SECONDS = 120.0
 """A process that is silent for longer counts as lost."""
+
+
+class _Looked(NamedTuple):
+    """What a process answers that begins episodes, or is only looked at."""
+
+    observations: np.ndarray
+    infos: Infos
+
+
+class _Stepped(NamedTuple):
+    """What a process answers that acts; the metrics, which are of no environment, apart from the infos."""
+
+    observations: np.ndarray
+    infos: Infos
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    metrics: dict[str, float]
 
 
 class WorkersLostError(RuntimeError):
@@ -101,17 +121,16 @@ class WorkerWorld(World):
         for index, share in enumerate(self._slices):
             if replies[index] is None:
                 self._cut_off[share] = True
-                count = share.stop - share.start
-                replies[index] = (self._observations[share], *np.zeros((3, count)), {}, self._infos_of(share))
+                none = np.zeros(share.stop - share.start)
+                replies[index] = _Stepped(self._observations[share], self._infos_of(share), none, none, none, {})
             elif self._cut_off[share].any():
                 replies[index] = self._as_they_were(self._cut_off[share], share, replies[index])
-        rewards, terminations, truncations = (np.concatenate([reply[n] for reply in replies]) for n in (1, 2, 3))
         observations, infos = self._joined(replies)
-        rewards = np.where(self._cut_off, 0.0, rewards)
-        terminations = terminations.astype(bool) & ~self._cut_off
-        truncations = truncations.astype(bool) & ~self._cut_off
+        rewards = np.where(self._cut_off, 0.0, np.concatenate([reply.rewards for reply in replies]))
+        terminations = np.concatenate([reply.terminations for reply in replies]).astype(bool) & ~self._cut_off
+        truncations = np.concatenate([reply.truncations for reply in replies]).astype(bool) & ~self._cut_off
         episodes = [int((terminations | truncations)[share].sum()) for share in self._slices]
-        self._tell(infos, _means([reply[4] for reply in replies], episodes))
+        self._tell(infos, _means([reply.metrics for reply in replies], episodes))
         truncations |= self._cut_off
         if "life_lost" in infos:
             infos["life_lost"] = infos["life_lost"] & ~self._cut_off
@@ -122,22 +141,22 @@ class WorkerWorld(World):
         for worker in self._workers:
             worker.close()
 
-    def _as_they_were(self, which: np.ndarray, share: slice, reply: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _as_they_were(self, which: np.ndarray, share: slice, reply: _Reply) -> _Reply:
         """The reply of a process, but for some of its environments what was last seen of them."""
-        observations, *results, infos = reply
-        observations = observations.copy()
+        observations = reply.observations.copy()
         observations[which] = self._observations[share][which]
         before = self._infos_of(share)
-        infos = {name: np.where(which, before[name], infos[name]) for name in infos}
-        return observations, *results, infos
+        infos = {name: np.where(which, before[name], values) for name, values in reply.infos.items()}
+        return reply._replace(observations=observations, infos=infos)
 
     def _infos_of(self, share: slice) -> Infos:
         return {name: values[share] for name, values in self._last_infos.items()}
 
-    def _joined(self, replies: list[tuple[Any, ...]]) -> tuple[np.ndarray, Infos]:
+    def _joined(self, replies: Sequence[_Looked | _Stepped]) -> tuple[np.ndarray, Infos]:
         """Observations and infos of all replies."""
-        self._observations = np.concatenate([reply[0] for reply in replies])
-        self._last_infos = {name: np.concatenate([reply[-1][name] for reply in replies]) for name in replies[0][-1]}
+        self._observations = np.concatenate([reply.observations for reply in replies])
+        names = replies[0].infos
+        self._last_infos = {name: np.concatenate([reply.infos[name] for reply in replies]) for name in names}
         return self._observations, dict(self._last_infos)
 
     def _tell(self, infos: Infos, metrics: dict[str, float]) -> None:
@@ -271,7 +290,7 @@ class _Server:
     def __init__(self, make: Callable[[int], World], num_envs: int) -> None:
         self._make = make
         self._num_envs = num_envs
-        self._last: tuple[np.ndarray, Infos] | None = None
+        self._last: _Looked | None = None
 
     @functools.cached_property
     def _world(self) -> World:
@@ -287,21 +306,20 @@ class _Server:
             "action_names": self._world.action_names,
         }
 
-    def look(self) -> tuple[np.ndarray, Infos]:
+    def look(self) -> _Looked:
         if self._last is None:
             # After a restart the caller may begin the episodes one by one; a world wants all at first.
-            self._last = self._world.reset(seed=[0] * self._num_envs)
+            self._last = _Looked(*self._world.reset(seed=[0] * self._num_envs))
         return self._last
 
-    def reset(self, mask: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, Infos]:
+    def reset(self, mask: np.ndarray, seeds: list[int]) -> _Looked:
         if not mask.all():
             self.look()
-        self._last = self._world.reset(seed=seeds, options={"reset_mask": mask})
+        self._last = _Looked(*self._world.reset(seed=seeds, options={"reset_mask": mask}))
         return self._last
 
-    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        """What the world answers, the metrics apart from the infos."""
+    def step(self, actions: np.ndarray) -> _Stepped:
         observations, rewards, terminations, truncations, infos = self._world.step(actions)
         metrics = infos.pop("metrics", {})
-        self._last = observations, infos
-        return observations, rewards, terminations, truncations, metrics, infos
+        self._last = _Looked(observations, infos)
+        return _Stepped(observations, infos, rewards, terminations, truncations, metrics)
