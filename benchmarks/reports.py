@@ -79,6 +79,7 @@ REPORTS = {
     "memory_bytes": Report(
         ("observation_bytes", "return", "megabytes"),
         (Figure("observation_bytes", "Bytes of an observation", axis="frames"),),
+        variants=("frozen-encoder",),
     ),
     "hidden_goal_maze": Report(
         ("oracle_share", "hits", "eval_return", "steps_per_second"),
