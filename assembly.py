@@ -103,7 +103,8 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
         return _make_loop(config)
     except (MemoryError, RuntimeError) as error:
         if is_of_memory(error):
-            raise UsageError(f"these sizes do not fit into memory, ask for less: {error}") from error
+            why = str(error) or type(error).__name__
+            raise UsageError(f"these sizes do not fit into memory, ask for less: {why}") from error
         raise
 
 

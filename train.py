@@ -173,7 +173,7 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if not is_of_memory(error):
             raise
-        why = textwrap.shorten(str(error), 200)
+        why = textwrap.shorten(str(error) or "not enough of it", 200)
         print(f"error: after step {loop.step}, this does not fit into memory, ask for less: {why}", file=sys.stderr)
         sys.exit(1)
     loop.close()
@@ -188,7 +188,7 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest
     """Write and print what the run came to.
 
     Raises:
-        SystemExit: with code 1, if its end could not be saved.
+        SystemExit: with code 1, if its end or its result could not be saved.
     """
     result = tally.result()
     if not isinstance(config.env, TaskConfig):
@@ -196,9 +196,11 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest
         with contextlib.suppress(OSError):
             run.write_result({**result, "random_score": None})
         result["random_score"] = random_score(config, lambda: stop.signal is not None)
+    is_written = True
     try:
         run.write_result(result)
     except OSError as error:
+        is_written = False
         warn(f"{run.result} could not be written: {error}; for another attempt, resume the run")
     if isinstance(config.env, TaskConfig):
         if "error_percent" in result:
@@ -226,6 +228,7 @@ def finish(config: RunConfig, run: RunDirectory, tally: Tally, stop: StopRequest
     if not is_saved:
         hint = f"the checkpoint before it stands; go on from there with: python train.py --resume {run.path}"
         print(f"error: the end of the run could not be saved; {hint}", file=sys.stderr)
+    if not (is_saved and is_written):
         sys.exit(1)
 
 

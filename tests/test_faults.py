@@ -381,6 +381,23 @@ def test_output_that_was_asked_for_and_is_lost_is_a_failure(output, told):
     assert (done.returncode, done.stderr) == (1, f"error: the output could not be written: {told}\n" if told else "")
 
 
+def test_what_fails_beside_the_output_keeps_its_traceback(capsys):
+    def main() -> None:
+        with open("/dev/full", "w") as full:
+            full.write("x")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(main)
+
+
+def test_a_result_that_cannot_be_written_is_a_failure(tmp_path, capsys):
+    path = preset(tmp_path, "mfec", "grid_world", steps=60)
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    with mock.patch.object(RunDirectory, "write_result", full), pytest.raises(SystemExit) as stop:
+        run(train.main, path, "--runs", tmp_path / "runs")
+    assert stop.value.code == 1 and "result.json could not be written" in capsys.readouterr().err
+
+
 def test_a_run_whose_end_cannot_be_saved_says_so(tmp_path, capsys):
     path = preset(tmp_path, "mfec", "grid_world", steps=60)
     write = checkpoint.Snapshot.write

@@ -147,7 +147,7 @@ def test_pictures_are_shown_at_their_beat(tmp_path):
 def test_random_play_ends_where_it_is_told_to():
     options = {"env": {"name": "memory_chain", "length": 3}, "agent": {"name": "random"}}
     config = assembly.RunConfig.model_validate(options)
-    # Twenty episodes of five steps; too few say little, and no score is made of them.
+    # Twenty episodes of three steps; too few say little, and no score is made of them.
     for asked, is_played in (([False] * 100, True), ([False] * 50 + [True], False), ([True], False)):
         answers = iter(asked)
         assert (assembly.random_score(config, lambda: next(answers)) is not None) == is_played  # noqa: B023

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import errno
 import io
 import itertools
 import os
@@ -46,15 +45,14 @@ def guarded(main: Callable[[], None]) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(LEFT_AT_ONCE)
     except OSError as error:
-        # What goes wrong with a file bears its name; with the output, none.
-        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        if not _is_lost():
             raise
         lost = error
     finally:
         lost = _flush() or lost
     if lost is not None:
         # Whoever read it (`| head`) may have left.
-        if lost.errno != errno.EPIPE:
+        if not isinstance(lost, BrokenPipeError):
             print(f"error: the output could not be written: {lost.strerror}", file=sys.stderr)
         sys.exit(1)
 
@@ -64,6 +62,15 @@ def say(line: str) -> None:
     with contextlib.suppress(OSError):
         print(line)
     _flush()
+
+
+def _is_lost() -> bool:
+    """Whether nothing can be printed; where something can, an empty line is."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
 
 
 def _flush() -> OSError | None:
