@@ -102,15 +102,16 @@ def make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:
     try:
         return _make_loop(config)
     except (MemoryError, RuntimeError) as error:
-        if is_of_memory(error):
-            why = str(error) or type(error).__name__
+        if why := lack_of_memory(error):
             raise UsageError(f"these sizes do not fit into memory, ask for less: {why}") from error
         raise
 
 
-def is_of_memory(error: Exception) -> bool:
-    """Whether an error says that there is not memory enough."""
-    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
+def lack_of_memory(error: Exception) -> str | None:
+    """What an error says of memory that there is not; None if it is of something else."""
+    text = str(error)
+    is_lack = isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
+    return (text or type(error).__name__) if is_lack else None
 
 
 def _make_loop(config: RunConfig) -> tuple[TrainingLoop | SequenceLoop, Tally]:

@@ -311,20 +311,25 @@ def evaluate(run: RunDirectory, config: RunConfig, options: EvaluationConfig) ->
         write_json(path, {**evaluation, **result})
     except OSError as error:
         lost = error
-    files = {"scores": not lost and path, "recalls": recorder and run.recalls, "video": has_video and options.video}
-    report(result, {name: file for name, file in files.items() if file})
+    files = {
+        "scores": None if lost else path,
+        "recalls": run.recalls if recorder else None,
+        "video": options.video if has_video else None,
+    }
+    report(result, files)
     if lost:
         print(f"error: the scores could not be written: {lost}", file=sys.stderr)
         sys.exit(1)
 
 
-def report(result: Mapping[str, float | None], files: Mapping[str, Path]) -> None:
-    """Print the figures of an evaluation, and what was written where."""
+def report(result: Mapping[str, float | None], files: Mapping[str, Path | None]) -> None:
+    """Print the figures of an evaluation, and what was written where, as far as there are any."""
     for name, value in result.items():
         if value is not None:
             say(f"{name.replace('_', ' '):<20}{value:,.6g}")
     for name, file in files.items():
-        say(f"{name:<20}{file}")
+        if file is not None:
+            say(f"{name:<20}{file}")
 
 
 def describe(env: WorldConfig, options: EvaluationConfig) -> str:

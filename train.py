@@ -1,6 +1,6 @@
 """Train an agent: a preset and overrides in, a run directory out.
 
-    python train.py configs/quickstart.yaml                            MFEC on Ms Pac-Man, about three minutes
+    python train.py configs/quickstart.yaml                            MFEC on Ms Pac-Man, two to four minutes
     python train.py configs/atari_nec.yaml --env.game qbert --seed 3   a preset with overrides
     python train.py --resume runs/NAME                                 go on with a run that was stopped, or killed
     python train.py --resume runs/NAME --steps 500_000                 or with one that is done, for longer
@@ -33,7 +33,7 @@ from typing import Any
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from assembly import RunConfig, is_of_memory, make_loop, random_score, recorder_of
+from assembly import RunConfig, lack_of_memory, make_loop, random_score, recorder_of
 from envs import TaskConfig
 from envs.workers import WorkersLostError
 from training import checkpoint
@@ -171,9 +171,9 @@ def train(
         print(f"error: after step {loop.step}, {error}; {hint}", file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
-        if not is_of_memory(error):
+        if (why := lack_of_memory(error)) is None:
             raise
-        why = textwrap.shorten(str(error) or "not enough of it", 200)
+        why = textwrap.shorten(why, 200)
         print(f"error: after step {loop.step}, this does not fit into memory, ask for less: {why}", file=sys.stderr)
         sys.exit(1)
     loop.close()
@@ -236,7 +236,7 @@ def start(config: RunConfig, name: str) -> None:
     """Do a new run."""
     with StopRequest() as stop, contextlib.ExitStack() as closed:
         loop, tally = make_loop(config)
-        # Also where training fails: processes of environments would keep this one from ending.
+        # Also where training fails.
         closed.enter_context(contextlib.closing(loop))
         try:
             options = config.model_dump(mode="json")

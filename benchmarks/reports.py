@@ -33,15 +33,15 @@ class Report:
     source: str = ""
     """The experiment whose runs it shows, where that has another name."""
     agents: tuple[str, ...] = ()
-    """Those that it shows, where these are not all."""
+    """The agents that it shows; empty: all."""
     variants: tuple[str, ...] = ()
-    """Those that it shows, where these are not all."""
+    """The variants that it shows; empty: all."""
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Where all runs are of one agent: its variants in the order of the table, under titles that have a panel each."""
 
 
 CLASSIFICATION = ("validation_accuracy", "milliseconds_per_update", "bytes_per_memory")
-ATARI = ("return", "return_over_run", "eval_return")
+ATARI = ("return", "return_over_run", "eval_return", "exact_hit_rate")
 STALENESS = ("key_drift", "neighbour_recall", "error_ratio", "diverged")
 REC = (
     *("return", "eval_return", "neighbour_recall", "key_drift", "error_ratio"),
@@ -59,7 +59,7 @@ REPORTS = {
         (Figure("return", "Return of training episodes", axis="frames"),),
     ),
     "atari_1m": Report(
-        (*ATARI, "exact_hit_rate"),
+        ATARI,
         (
             Figure("return", "Return of training episodes", axis="frames"),
             Figure("exact_hit_rate", "Share of exact matches", axis="frames", suffix="_exact_matches"),
@@ -68,7 +68,7 @@ REPORTS = {
         variants=("", "frozen-encoder"),
     ),
     "mfec_settings": Report(
-        (*ATARI, "exact_hit_rate"),
+        ATARI,
         (Figure("return", "Return of training episodes", axis="frames"),),
         source="atari_1m",
         agents=("mfec",),

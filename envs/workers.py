@@ -23,8 +23,6 @@ import numpy as np
 
 from envs.world import Infos, World
 
-_Reply = TypeVar("_Reply", "_Looked", "_Stepped")
-
 MOST_RESTARTS = 5
 """Processes that may be lost before something is taken to be wrong for good."""
 
@@ -48,6 +46,9 @@ class _Stepped(NamedTuple):
     terminations: np.ndarray
     truncations: np.ndarray
     metrics: dict[str, float]
+
+
+_Reply = TypeVar("_Reply", _Looked, _Stepped)
 
 
 class WorkersLostError(RuntimeError):

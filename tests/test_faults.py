@@ -381,7 +381,7 @@ def test_output_that_was_asked_for_and_is_lost_is_a_failure(output, told):
     assert (done.returncode, done.stderr) == (1, f"error: the output could not be written: {told}\n" if told else "")
 
 
-def test_what_fails_beside_the_output_keeps_its_traceback(capsys):
+def test_what_fails_beside_the_output_keeps_its_traceback():
     def main() -> None:
         with open("/dev/full", "w") as full:
             full.write("x")

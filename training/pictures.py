@@ -25,7 +25,7 @@ def as_picture(observation: np.ndarray, high: float, frame_stack: int = 1) -> np
     channels = len(observation)
     if channels > MOST_CHANNELS:
         return (observation.argmax(axis=0) * (255 // (channels - 1))).astype(np.uint8)
-    shown = np.moveaxis(observation, 0, 2) if channels == 3 and frame_stack == 1 else observation[-1]
+    shown = np.moveaxis(observation, 0, 2) if _is_colour(channels, frame_stack) else observation[-1]
     if high == 255:
         return shown
     return (255 * (shown / high).clip(0.0, 1.0)).round().astype(np.uint8)
@@ -45,13 +45,14 @@ def mosaic(observations: np.ndarray, high: float, frame_stack: int = 1) -> np.nd
         uint8 `[height, width, 3]`.
     """
     rows, columns, channels, height, width = observations.shape
-    shown = (
-        observations / high
-        if channels == 3 and frame_stack == 1
-        else np.repeat(observations[:, :, -1:] / high, 3, axis=2)
-    )
+    screens = observations if _is_colour(channels, frame_stack) else np.repeat(observations[:, :, -1:], 3, axis=2)
+    shown = screens / high
     times = -(-_LEAST_SIDE // min(height, width)) if min(height, width) < _LEAST_SIDE else 1
     shown = shown.repeat(times, axis=3).repeat(times, axis=4)
     framed = np.pad(shown, ((0, 0), (0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=1.0)
     picture = framed.transpose(0, 3, 1, 4, 2).reshape(rows * framed.shape[3], columns * framed.shape[4], 3)
     return (255 * picture[:-_GAP, :-_GAP].clip(0.0, 1.0)).round().astype(np.uint8)
+
+
+def _is_colour(channels: int, frame_stack: int) -> bool:
+    return channels == 3 and frame_stack == 1
