@@ -81,6 +81,12 @@ REPORTS = {
         (Figure("observation_bytes", "Bytes of an observation", axis="frames"),),
         variants=("frozen-encoder",),
     ),
+    "kernel_delta": Report(
+        (
+            *("nearest_squared", "last_squared"),
+            *(f"{what}_1e-{n}" for what in ("own_weight", "explained") for n in range(2, 7)),
+        )
+    ),
     "hidden_goal_maze": Report(
         ("oracle_share", "hits", "eval_return", "steps_per_second"),
         (Figure("oracle_share", "Share of the oracle's hits"),),

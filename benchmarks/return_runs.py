@@ -16,6 +16,7 @@ A run that is cut off goes on from where it was last saved when the same command
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -61,21 +62,29 @@ class ReturnOptions(CourseOptions):
     """Whole games played at the end of a run; 0 leaves the evaluation out."""
 
 
-def benchmark(options: ReturnOptions, presets: Sequence[Preset]) -> None:
-    """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed."""
+def benchmark(options: ReturnOptions, presets: Sequence[Preset], course: type[ReturnCourse] | None = None) -> None:
+    """Do the runs of every seed and preset that the table does not hold; exit with code 1 if some failed.
+
+    Args:
+        options: the benchmark's.
+        presets: what is run.
+        course: what a run is, if it measures more than others do.
+    """
+    course = course or ReturnCourse
     runs = [
         Run(config, blank, options)
         for seed in options.seeds
         for config, blank in prepare(options, presets, seed, options.steps)
     ]
     check_folder(options.unfinished, "--unfinished")
-    do_missing(missing(runs, record, options.out), len(runs), options.out, options.jobs, __name__)
+    jobs = missing(runs, functools.partial(record, course), options.out)
+    do_missing(jobs, len(runs), options.out, options.jobs, course.__module__)
 
 
-def record(report: Report, run: Run) -> None:
+def record(course: type[ReturnCourse], report: Report, run: Run) -> None:
     """Do one run, or what is left of it, and add its rows to the table."""
     torch.set_num_threads(run.config.threads)
-    complete(ReturnCourse(run), report, run.options.unfinished, run.options.out)
+    complete(course(run), report, run.options.unfinished, run.options.out)
 
 
 class ReturnCourse(Course):
