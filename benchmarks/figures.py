@@ -66,6 +66,11 @@ HEADINGS = {
     "eval_return": "evaluation return",
     "exact_hit_rate": "exact matches",
     "share_lookup": "look-up",
+    "nearest_squared": "squared distance to the nearest other",
+    "last_squared": "and to the 50th",
+    "own_weight_1e-3": "weight of its own memory: delta 1e-3",
+    "explained_1e-3": "variance explained by the others: delta 1e-3",
+    **{f"{what}_1e-{power}": f"1e-{power}" for what in ("own_weight", "explained") for power in (4, 5, 6)},
     "forcing": "nats paid to discriminators",
     "hidden_accuracy": "discriminator of hidden states right",
     "memory_accuracy": "discriminator of memories right",
@@ -290,6 +295,8 @@ def _heading(metric: str) -> str:
 
 def _number(number: float, scale: float) -> str:
     """A number with as many decimals as suit one of the size of `scale`."""
+    if 0 < abs(scale) < 1e-3:
+        return f"{number:.1e}"
     decimals = next((places for places, least in enumerate((100, 10, 0.1)) if abs(scale) >= least), 3 if scale else 0)
     return f"{number:,.{decimals}f}"
 

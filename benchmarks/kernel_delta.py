@@ -5,8 +5,9 @@ Goes to docs/results/kernel_delta.csv.
     python -m benchmarks.kernel_delta                       three games, two initialisations, three seeds
     python -m benchmarks.kernel_delta --games qbert --seeds 0
 
-NEC plays with the random weights of its network. Then some of its memories are answered as if their states were met
-again, once with the memory itself and once by the other memories of its action alone. For each `kernel_delta`:
+NEC plays with the random weights of its network, and the paper's delta. Then some of its memories are answered as if
+their states were met again, once with the memory itself and once by the other memories of its action alone. For each
+`kernel_delta`:
 
     explained_DELTA     share of the variance of their values that the answers of the others explain
     own_weight_DELTA    mean weight that a memory has in the answer to its own state
@@ -74,7 +75,11 @@ def main() -> None:
     default = KernelDeltaOptions(steps=25_000, eval_games=0, out=Path("docs/results/kernel_delta.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.kernel_delta", __doc__)
     presets = [
-        Preset("atari_nec_frozen", ("--env.game", game, "--agent.initialisation", name), name)
+        Preset(
+            "atari_nec_frozen",
+            ("--env.game", game, "--agent.initialisation", name, "--agent.kernel_delta", DELTAS[1]),
+            name,
+        )
         for game in options.games
         for name in INITIALISATIONS
     ]

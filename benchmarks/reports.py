@@ -84,7 +84,7 @@ REPORTS = {
     "kernel_delta": Report(
         (
             *("nearest_squared", "last_squared"),
-            *(f"{what}_1e-{n}" for what in ("own_weight", "explained") for n in range(2, 7)),
+            *(f"{what}_{delta}" for what in ("own_weight", "explained") for delta in ("1e-3", "1e-4", "1e-5", "1e-6")),
         )
     ),
     "hidden_goal_maze": Report(
