@@ -17,7 +17,8 @@ from agents.memory_classifier import MemoryClassifierConfig, make_memory_classif
 from agents.mfec import MFECConfig, make_mfec
 from agents.nec import NECConfig, make_nec
 from agents.random_agent import RandomAgent, RandomConfig, make_random
-from agents.rec import RECConfig, make_rec
+from agents.rec import make_rec
+from agents.rec_config import RECConfig
 from agents.recollecting_ppo import make_recurrent_ppo
 from agents.recurrent_ppo import RecurrentPPOConfig
 from agents.sequence_model import make_sequence_model

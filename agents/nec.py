@@ -32,7 +32,7 @@ from memory.recollection import KeySpace, Recollection
 
 _PARTS = ("encoder", "memory", "memories", "episodes", "replay", "statistics")
 """Attributes that have states of their own to save."""
-_AT_ONCE = 512
+AT_ONCE = 512
 """Observations taken from the replay at a time: 14 MB of screens."""
 
 
@@ -255,8 +255,8 @@ class NEC:
         assert self.probe is not None, "nobody to tell"
         self.probe.forget(torch.from_numpy(slots[~there]))
         slots, rows = slots[there], rows[there] % self.replay.rows
-        for start in range(0, len(slots), _AT_ONCE):
-            piece = slice(start, start + _AT_ONCE)
+        for start in range(0, len(slots), AT_ONCE):
+            piece = slice(start, start + AT_ONCE)
             observations = self.replay.observations(np.full(len(rows[piece]), env), rows[piece])
             self._keep(torch.from_numpy(slots[piece]), torch.from_numpy(observations))
 

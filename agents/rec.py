@@ -8,92 +8,29 @@ to the key it wrote before, as long as it only answers and gets no credit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from agents.agent import Metrics, WorldSpec
-from agents.autoencoders import Architecture
-from agents.encoders import Initialisation
 from agents.episodes import Columns
-from agents.episodic_q import EpisodicQConfig, OwnMemory, acting_parts, make_memory
+from agents.episodic_q import acting_parts, make_memory
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, make_learning_memory
-from agents.learning_memory_config import CreditName, FresheningName, LearningMemoryConfig, ReinstatementName
-from agents.nec import NEC
+from agents.nec import AT_ONCE, NEC
+from agents.rec_config import RECConfig
 from memory.episodic import Recall, TrainableMemories
+from memory.episodic.consolidation import draw_together, unexplained
 from memory.episodic.staleness import PROBED, Probe
 from memory.recollection import Recollection
 
 _OF_THE_PARTS = ("encoder", "optimiser")
 """What NEC saves and here the parts do."""
-
-
-class RECConfig(EpisodicQConfig, LearningMemoryConfig):
-    """Reinstatement Episodic Control. Nobody published settings. Defaults of acting and writing are NEC's;
-    those of learning are what won on MNIST and in grid worlds."""
-
-    name: Literal["rec"] = "rec"
-    """Which agent this is."""
-    credit: CreditName = "approximate"
-    """How the error of an answer reaches the encoder through the memories it rests on."""
-    reinstatement: ReinstatementName = "lossless"
-    """How the observation behind a memory comes back."""
-    architecture: Architecture = "convolutional"
-    """Of encoder and decoder: one hidden layer, or two convolutions before it, or the three of DQN alone."""
-    initialisation: Initialisation = "lecun"
-    """How the encoder's weights are drawn: lecun keeps distances as they are from layer to layer; with torch's own way
-    keys are so near to one another that the kernel hardly tells them apart."""
-    own_memory: OwnMemory = "answers"
-    """What the memory of a replayed state itself does when the state is learned on. It answers, and holds the encoder
-    to the key it wrote, but gets no credit; it counts like any other, by which that hold is lost; or is left out."""
-    drift_penalty: float = Field(3.0, ge=0.0)
-    """Weight of the penalty on how far the encoder goes from its mean of the last 100 updates."""
-    freshening: FresheningName = "recall"
-    """Which stored embeddings are replaced by fresh ones: none, those that got credit, all in turn, or the nearest
-    `candidates`, before neighbours are chosen among them; or all are moved as those of the probe have moved."""
-    candidates: int = Field(100, ge=1)
-    """Freshening candidates: memories nearest by their stored keys that are embedded anew for each query learned on."""
-    slow_updates: int = Field(0, ge=0)
-    """Updates over which a slow encoder follows the one that learns, and makes all keys and queries; 0: none."""
-    capacity: int = Field(50_000, ge=1)
-    """Most memories of one action."""
-    reinstated: int = Field(5, ge=1)
-    """Recalled memories of each query that are reinstated: those that weigh most. All others answer as stored."""
-    query_gradient: bool = True
-    """Whether the encoder also learns through the query's own embedding, as in NEC."""
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> RECConfig:
-        if self.freshening == "candidates" and self.candidates <= self.neighbours:
-            raise ValueError(f"candidates must be more than neighbours, {self.neighbours}, got {self.candidates}")
-        if self.freshening != "candidates" and self.candidates != 100:
-            raise ValueError(f"candidates needs freshening candidates, got {self.freshening}")
-        if self.own_memory == "answers" and self.neighbours == 1:
-            raise ValueError("own_memory answers needs neighbours of at least 2: a state's nearest memory is its own")
-        if self.slow_updates and self.reconstruction_share:
-            raise ValueError("reconstruction_share needs slow_updates 0: decoders learn from the keys that are stored")
-        if self.slow_updates and (self.credit in ("exact", "hybrid") or self.trust > -1):
-            raise ValueError(
-                "slow_updates needs a credit that infers with stored keys, and no trust: fresh keys are of another "
-                f"encoder, got credit {self.credit}, trust {self.trust}"
-            )
-        if self.slow_updates and not self.learns:
-            raise ValueError(f"slow_updates needs an encoder that learns, got credit {self.credit}")
-        if self.credit == "backpropagation":
-            raise ValueError(
-                "credit backpropagation needs keys that are embedded as they are written; REC's are before"
-            )
-        return self
-
-    @property
-    def learns(self) -> bool:
-        return self.query_gradient or super().learns
 
 
 class REC(NEC):
@@ -104,16 +41,31 @@ class REC(NEC):
     def __init__(self, parts: LearningMemory, config: RECConfig, **acting: Any) -> None:
         super().__init__(encoder=parts.key_encoder, optimiser=parts.optimiser, config=config, **acting)
         self.parts = parts
+        self.consolidated = 0
+        self._embedded_anew_at = 0
 
     def state_dict(self) -> dict[str, Any]:
         mine = {name: part for name, part in super().state_dict().items() if name not in _OF_THE_PARTS}
-        return {**mine, "parts": self.parts.state_dict()}
+        return {
+            **mine,
+            "parts": self.parts.state_dict(),
+            "consolidated": self.consolidated,
+            "embedded_anew_at": self._embedded_anew_at,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         parts = state["parts"]
         keys = parts.get("key_encoder", parts["encoder"])
         super().load_state_dict({**state, "encoder": keys, "optimiser": parts["optimiser"]})
         self.parts.load_state_dict(parts)
+        self.consolidated = state["consolidated"]
+        self._embedded_anew_at = state["embedded_anew_at"]
+
+    def learn(self) -> Metrics | None:
+        """Write one finished episode, or do one update if one is due, those of a consolidation first."""
+        if self._finished or self.consolidated >= self._consolidations_due() * self.config.consolidation_updates:
+            return super().learn()
+        return self._consolidate()
 
     @property
     def nbytes(self) -> int:
@@ -137,6 +89,7 @@ class REC(NEC):
         """Write what the replay still has the observations of."""
         whole = self.replay.holds(int(episode["env"]), episode["rows"])
         episode = {name: column[whole] if column.ndim else column for name, column in episode.items()}
+        self._embed_anew(episode)
         metrics = super()._write(episode)
         return {
             **metrics,
@@ -166,6 +119,43 @@ class REC(NEC):
         due = super()._due()
         # What the replay holds by then is what is pretrained on.
         return due + self.config.pretraining if self.config.pretraining_offline and due >= 0 else due
+
+    def _consolidations_due(self) -> int:
+        """Consolidations that should have been done by now."""
+        times = self.step / max(1, self.config.learning_starts)
+        return 1 + int(math.log(times, self.config.consolidation_growth)) if times >= 1 else 0
+
+    def _consolidate(self) -> Metrics:
+        """One update of a consolidation; after its last, the memory is what the encoder of now makes of it."""
+        metrics = {}
+        self.memory.table.now = self.step
+        slots = draw_together(self.memory, self.config.consolidation_batch, self.rng)
+        rows = self.memory.rows_of(slots)
+        observations = self.parts.reinstatement.recall(slots, self.memory.table.keys[rows])
+        batch = {"observations": observations.to(torch.uint8), "returns": self.memory.table.values[rows]}
+        if len(slots):
+            keys = self.parts.encoder(observations)
+            left = unexplained(self.memory, slots, keys)
+            left.backward()
+            self.parts.check_finite(keys, batch)
+            self.parts.optimiser.step()
+            self.parts.optimiser.zero_grad(set_to_none=True)
+            metrics["losses/unexplained"] = left.item()
+        self.consolidated += 1
+        if self.consolidated % self.config.consolidation_updates == 0:
+            self.parts.freshen(self.memory.filled_slots(), batch)
+            self.memory.table.recentre()
+            self._embedded_anew_at = self.step
+        return metrics
+
+    @torch.no_grad()
+    def _embed_anew(self, episode: Columns) -> None:
+        """Give steps of an episode that were acted in before the memory was embedded anew keys of now."""
+        stale = np.flatnonzero(episode["acted_at"] <= self._embedded_anew_at)
+        for steps in np.split(stale, range(AT_ONCE, len(stale), AT_ONCE)):
+            envs, rows = np.full(len(steps), episode["env"]), episode["rows"][steps] % self.replay.rows
+            observations = torch.from_numpy(self.replay.observations(envs, rows))
+            episode["keys"][steps] = self.encoder(observations).numpy()
 
     def _update(self) -> Metrics:
         self.memory.table.now = self.step

@@ -27,6 +27,7 @@ LECUN = ("--agent.initialisation", "lecun")
 LEFT_OUT = ("--agent.own_memory", "left_out")
 QUERY = ("--agent.credit", "frozen")
 ALONE = (*QUERY, *STALE, "--agent.drift_penalty", "0")
+CONSOLIDATION = ("--agent.query_gradient", "False", "--agent.consolidation_updates", "150")
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
@@ -55,6 +56,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "drift-map": ("rec", (*NETWORK, "--agent.freshening", "drift_map")),
     "slow-encoder": ("rec", (*NETWORK, *STALE, "--agent.slow_updates", "500")),
     "anchored": ("rec", (*NETWORK, *STALE, "--agent.drift_penalty", "0", "--agent.anchor_penalty", "10")),
+    # The encoder learns in phases, after each of which all keys are made anew.
+    "consolidated": ("rec", (*NETWORK, *ALONE, *CONSOLIDATION)),
     "drift-1": ("rec", (*NETWORK, "--agent.drift_penalty", "1")),
     "no-drift-penalty": ("rec", (*NETWORK, "--agent.drift_penalty", "0")),
     # How weights are drawn, what a state's own memory does, and learning through the query alone.

@@ -58,6 +58,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rec screens": ({**REC, "architecture": "convolutional", "credit": "hybrid"}, SCREENS),
     "rec foretold": ({**REC, "credit": "synthetic", "reinstatement": "variational_autoencoder"}, STACKED_GRID),
     "rec slow": ({**REC, "slow_updates": 5, "freshening": "candidates", "candidates": 6}, GRID),
+    "rec asleep": (
+        {
+            **REC,
+            "credit": "frozen",
+            "query_gradient": False,
+            "drift_penalty": 0.0,
+            "freshening": "none",
+            "consolidation_updates": 3,
+        },
+        SCREENS,
+    ),
     "rec moved": ({**REC, "freshening": "drift_map", "updates_per_map": 4}, GRID),
     "rec pretrained": (
         {**REC, "reinstatement": "autoencoder", "pretraining": 9, "pretraining_offline": True, "freshening": "sweep"},
