@@ -8,7 +8,6 @@ to the key it wrote before, as long as it only answers and gets no credit.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from agents.learning_memory import LearningMemory, make_learning_memory
 from agents.nec import AT_ONCE, NEC
 from agents.rec_config import RECConfig
 from memory.episodic import Recall, TrainableMemories
-from memory.episodic.consolidation import draw_together, unexplained
+from memory.episodic.consolidation import LEAST_TOGETHER, draw_together, unexplained
 from memory.episodic.staleness import PROBED, Probe
 from memory.recollection import Recollection
 
@@ -42,6 +41,7 @@ class REC(NEC):
         super().__init__(encoder=parts.key_encoder, optimiser=parts.optimiser, config=config, **acting)
         self.parts = parts
         self.consolidated = 0
+        self._next_consolidation = float(config.learning_starts)
         self._embedded_anew_at = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -50,6 +50,7 @@ class REC(NEC):
             **mine,
             "parts": self.parts.state_dict(),
             "consolidated": self.consolidated,
+            "next_consolidation": self._next_consolidation,
             "embedded_anew_at": self._embedded_anew_at,
         }
 
@@ -59,11 +60,12 @@ class REC(NEC):
         super().load_state_dict({**state, "encoder": keys, "optimiser": parts["optimiser"]})
         self.parts.load_state_dict(parts)
         self.consolidated = state["consolidated"]
+        self._next_consolidation = state["next_consolidation"]
         self._embedded_anew_at = state["embedded_anew_at"]
 
     def learn(self) -> Metrics | None:
         """Write one finished episode, or do one update if one is due, those of a consolidation first."""
-        if self._finished or self.consolidated >= self._consolidations_due() * self.config.consolidation_updates:
+        if self._finished or not self._consolidates():
             return super().learn()
         return self._consolidate()
 
@@ -120,39 +122,45 @@ class REC(NEC):
         # What the replay holds by then is what is pretrained on.
         return due + self.config.pretraining if self.config.pretraining_offline and due >= 0 else due
 
-    def _consolidations_due(self) -> int:
-        """Consolidations that should have been done by now."""
-        times = self.step / max(1, self.config.learning_starts)
-        return 1 + int(math.log(times, self.config.consolidation_growth)) if times >= 1 else 0
+    def _consolidates(self) -> bool:
+        """Whether an update of a consolidation is due."""
+        updates = self.config.consolidation_updates
+        if not updates or not any(len(store) >= LEAST_TOGETHER for store in self.memory.stores):
+            return False
+        return self.consolidated % updates > 0 or self.step >= self._next_consolidation
 
     def _consolidate(self) -> Metrics:
         """One update of a consolidation; after its last, the memory is what the encoder of now makes of it."""
-        metrics = {}
         self.memory.table.now = self.step
         slots = draw_together(self.memory, self.config.consolidation_batch, self.rng)
         rows = self.memory.rows_of(slots)
         observations = self.parts.reinstatement.recall(slots, self.memory.table.keys[rows])
         batch = {"observations": observations.to(torch.uint8), "returns": self.memory.table.values[rows]}
-        if len(slots):
-            keys = self.parts.encoder(observations)
-            left = unexplained(self.memory, slots, keys)
-            left.backward()
-            self.parts.check_finite(keys, batch)
-            self.parts.optimiser.step()
-            self.parts.optimiser.zero_grad(set_to_none=True)
-            metrics["losses/unexplained"] = left.item()
+        keys = self.parts.encoder(observations)
+        left = unexplained(self.memory, slots, keys)
+        left.backward()
+        self.parts.check_finite(keys, batch)
+        self.parts.optimiser.step()
+        self.parts.optimiser.zero_grad(set_to_none=True)
         self.consolidated += 1
         if self.consolidated % self.config.consolidation_updates == 0:
             self.parts.freshen(self.memory.filled_slots(), batch)
             self.memory.table.recentre()
             self._embedded_anew_at = self.step
-        return metrics
+            while self._next_consolidation <= self.step:
+                later = self._next_consolidation * self.config.consolidation_growth
+                self._next_consolidation = max(later, self._next_consolidation + 1)
+        return {"losses/unexplained": left.item()}
 
     @torch.no_grad()
     def _embed_anew(self, episode: Columns) -> None:
-        """Give steps of an episode that were acted in before the memory was embedded anew keys of now."""
+        """Give steps of an episode that were acted in before the memory was embedded anew keys of now.
+
+        The memory still counts the age of these keys from when they were acted in.
+        """
         stale = np.flatnonzero(episode["acted_at"] <= self._embedded_anew_at)
-        for steps in np.split(stale, range(AT_ONCE, len(stale), AT_ONCE)):
+        for start in range(0, len(stale), AT_ONCE):
+            steps = stale[start : start + AT_ONCE]
             envs, rows = np.full(len(steps), episode["env"]), episode["rows"][steps] % self.replay.rows
             observations = torch.from_numpy(self.replay.observations(envs, rows))
             episode["keys"][steps] = self.encoder(observations).numpy()

@@ -48,7 +48,7 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     consolidation_updates: int = Field(0, ge=0)
     """Updates of a consolidation, the only time at which the encoder then learns: memories of an action answer for one
     another, and all are embedded anew in the end. 0: none."""
-    consolidation_batch: int = Field(400, ge=2)
+    consolidation_batch: int = Field(400, ge=3)
     """Memories in such an update."""
     consolidation_growth: float = Field(1.25, gt=1.0)
     """The first consolidation comes at `learning_starts`; each other when so many times as many steps were done."""
@@ -78,7 +78,7 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
 
     @model_validator(mode="after")
     def _consolidates_alone(self) -> RECConfig:
-        still = not self.learns and self.freshening == "none" and not self.slow_updates
+        still = self.credit == "frozen" and not self.learns and self.freshening == "none" and not self.slow_updates
         if self.consolidation_updates and not (still and self.reinstatement in ("raw", "lossless")):
             raise ValueError(
                 "consolidation_updates needs an encoder that stands still meanwhile, and true observations: credit "
@@ -86,6 +86,10 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
                 f"lossless, got credit {self.credit}, query_gradient {self.query_gradient}, drift_penalty "
                 f"{self.drift_penalty:g}, freshening {self.freshening}, slow_updates {self.slow_updates}, "
                 f"reinstatement {self.reinstatement}"
+            )
+        if self.consolidation_updates and self.neighbours == 1:
+            raise ValueError(
+                "consolidation_updates needs neighbours of at least 2: one has all the weight, however near"
             )
         for option, usual in (("consolidation_batch", 400), ("consolidation_growth", 1.25)):
             if getattr(self, option) != usual and not self.consolidation_updates:

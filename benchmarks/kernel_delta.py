@@ -52,8 +52,13 @@ class KernelDeltaCourse(ReturnCourse):
 
 
 def told_apart(memory: EpisodicMemory, most: int) -> dict[str, float]:
-    """The metrics of this benchmark, by name, of `most` memories of all actions, drawn evenly."""
+    """The metrics of this benchmark, by name, of `most` memories, drawn evenly.
+
+    They are of all actions that have more memories than answer a query.
+    """
     slots = memory.filled_slots()
+    answered = torch.tensor([len(store) > memory.neighbours for store in memory.stores])
+    slots = slots[answered[slots // memory.capacity]]
     slots = slots[torch.linspace(0, len(slots) - 1, min(most, len(slots)), dtype=torch.float64).long()]
     rows, actions = memory.rows_of(slots), slots // memory.capacity
     keys, values = memory.table.keys[rows], memory.table.values[rows]

@@ -67,6 +67,15 @@ REPORTS = {
         dopamine=True,
         variants=("", "frozen-encoder"),
     ),
+    "nec_settings": Report(
+        ATARI,
+        (
+            Figure("return", "Return of training episodes", axis="frames"),
+            Figure("neighbour_recall", "Recall of fresh neighbours", axis="frames", suffix="_recall"),
+        ),
+        source="atari_1m",
+        agents=("nec",),
+    ),
     "mfec_settings": Report(
         ATARI,
         (Figure("return", "Return of training episodes", axis="frames"),),

@@ -14,21 +14,27 @@ from torch import Tensor
 
 from memory.episodic.memory import EpisodicMemory
 
+LEAST_TOGETHER = 3
+"""Memories of an action that can learn from one another: of two, the other has all the weight, however near."""
+
 
 def draw_together(memory: EpisodicMemory, most: int, rng: np.random.Generator) -> Tensor:
     """Slots of distinct memories of one action, int64 `[n]`, as they tell actions apart.
 
-    An action is drawn by how many memories it has; empty where none has two.
+    An action is drawn by how many memories it has, of those that have enough.
 
     Args:
         memory: that holds them.
         most: how many, where the action has as many.
         rng: what draws.
+
+    Raises:
+        ValueError: where no action has enough.
     """
     lengths = np.array([len(store) for store in memory.stores])
-    lengths[lengths < 2] = 0
+    lengths[lengths < LEAST_TOGETHER] = 0
     if not lengths.any():
-        return torch.empty(0, dtype=torch.int64)
+        raise ValueError(f"no action has {LEAST_TOGETHER} memories that could learn from one another")
     action = rng.choice(len(lengths), p=lengths / lengths.sum())
     drawn = rng.choice(lengths[action], min(most, lengths[action]), replace=False)
     return torch.from_numpy(drawn + action * memory.capacity)
@@ -39,7 +45,7 @@ def unexplained(memory: EpisodicMemory, slots: Tensor, keys: Tensor) -> Tensor:
 
     Args:
         memory: whose kernel weighs them, and how many neighbours answer.
-        slots: the memories, at least two, int64 `[n]`.
+        slots: the memories, at least three, int64 `[n]`.
         keys: what the encoder makes of them, `[n, key_size]`, on its graph.
 
     Returns:

@@ -325,6 +325,8 @@ def test_a_sweep_waits_for_its_turn():
         ({"consolidation_updates": 5}, "consolidation_updates needs an encoder that stands still meanwhile"),
         ({**ASLEEP, "freshening": "recall"}, "got credit frozen, query_gradient False, drift_penalty 0, freshening re"),
         ({**ASLEEP, "reinstatement": "autoencoder"}, "reinstatement raw or lossless, got .* reinstatement autoenc"),
+        ({**ASLEEP, "credit": "trainable_keys"}, "got credit trainable_keys"),
+        ({**ASLEEP, "neighbours": 1, "own_memory": "counts"}, "consolidation_updates needs neighbours of at least 2"),
         ({"consolidation_batch": 10}, "consolidation_batch needs consolidation_updates above 0"),
         ({"consolidation_growth": 2.0}, "consolidation_growth needs consolidation_updates above 0"),
     ],
@@ -368,6 +370,7 @@ def test_a_drift_map_keeps_memories_near_where_they_belong():
 
 def test_the_memory_of_a_state_itself_holds_the_encoder_unless_it_gets_credit_or_is_left_out():
     drifts = {own: drift_of(own_memory=own, freshening="none") for own in ("answers", "counts", "left_out")}
+    # 0.32 to 0.55 with six seeds; processors round differently, and a run of one seed goes another way.
     assert drifts["answers"] < 0.75 * min(drifts["counts"], drifts["left_out"]), drifts
 
 
@@ -478,6 +481,48 @@ def test_consolidations_come_when_so_many_times_as_many_steps_were_done():
             assert agent.consolidated == before + 5
             found.append(step)
     assert found == [100, 150, 225, 338]
+
+
+@pytest.mark.parametrize("learning_starts", [0, 30])
+def test_a_consolidation_waits_for_something_to_learn_from(learning_starts):
+    """The first episode lasts until step 61, and at most one consolidation comes in a step."""
+    world = FakeWorld(num_envs=1, end_chance=0.0)
+    agent = make_rec(world, **ASLEEP, learning_starts=learning_starts)
+    play(world, agent, 60)
+    assert agent.consolidated == 0
+    world.end_chance = 1.0
+    play(world, agent, 1)
+    assert agent.consolidated == 5
+
+
+def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on():
+    world = FakeWorld(end_chance=0.0)
+    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    play(world, agent, 20)
+    world.end_chance = 0.5
+    play(world, agent, 10)
+    world.end_chance = 0.0
+    play(world, agent, 30)
+    assert agent.consolidated == 5
+    again = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    again.load_state_dict(copy.deepcopy(agent.state_dict()))
+    world.end_chance = 1.0
+    play(world, again, 1)
+    slots = again.memory.filled_slots()
+    stored = again.memory.table.keys[again.memory.rows_of(slots)]
+    fresh = again.encoder(again.parts.reinstatement.recall(slots, stored))
+    torch.testing.assert_close(stored, fresh, rtol=1e-4, atol=1e-5)
+
+
+def test_the_search_is_centred_on_the_keys_made_anew():
+    world = FakeWorld()
+    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6, steps_per_update=10**6)
+    play(world, agent, 49)
+    assert agent.consolidated == 0
+    play(world, agent, 1)
+    assert agent.consolidated == 5
+    means = torch.stack([store.keys[: len(store)].mean(dim=0) for store in agent.memory.stores])
+    torch.testing.assert_close(agent.memory.table.centre, means.mean(dim=0))
 
 
 def test_between_consolidations_the_encoder_stands_still_and_values_learn():

@@ -60,6 +60,6 @@ def test_distances_are_to_the_others(memory):
 
 
 def test_a_sample_is_of_all_actions(memory):
-    found = told_apart(memory, most=10)
-    assert set(found) == set(told_apart(memory, most=1_000))
-    assert all(np.isfinite(value) for value in found.values())
+    """What an action is worth is most of the variance here, and only a sample of both tells."""
+    memory.table.values[memory.table.filled(1)] += 10.0
+    assert told_apart(memory, most=10)["explained_1e-3"] > 0.9

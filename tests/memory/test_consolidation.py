@@ -34,7 +34,7 @@ def plain_unexplained(keys: torch.Tensor, values: torch.Tensor, neighbours: int,
     return torch.stack(errors).mean() / values.var(correction=0)
 
 
-@pytest.mark.parametrize(("count", "neighbours"), [(12, 3), (12, 50), (2, 3)])
+@pytest.mark.parametrize(("count", "neighbours"), [(12, 3), (12, 50), (3, 3)])
 def test_what_is_left_and_its_gradient_are_those_of_plain_loops(count, neighbours):
     memory = make_memory([3, count], neighbours)
     slots = torch.arange(count) + memory.capacity
@@ -54,7 +54,7 @@ def test_equal_values_leave_nothing():
 
 
 def test_distinct_memories_of_one_action_come_back_actions_by_how_many_they_have():
-    memory, rng = make_memory([30, 1, 10]), np.random.default_rng(0)
+    memory, rng = make_memory([30, 2, 10]), np.random.default_rng(0)
     drawn: Counter[int] = Counter()
     for _ in range(2_000):
         slots = draw_together(memory, 5, rng).tolist()
@@ -70,6 +70,7 @@ def test_all_of_an_action_come_back_where_it_has_no_more():
     assert sorted(draw_together(make_memory([7]), 400, np.random.default_rng(0)).tolist()) == list(range(7))
 
 
-@pytest.mark.parametrize("counts", [[0, 0], [1, 0]])
-def test_none_come_back_where_no_action_has_two(counts):
-    assert len(draw_together(make_memory(counts), 5, np.random.default_rng(0))) == 0
+@pytest.mark.parametrize("counts", [[0, 0], [1, 0], [2, 2]])
+def test_none_come_back_where_no_action_has_enough(counts):
+    with pytest.raises(ValueError, match="no action has 3 memories"):
+        draw_together(make_memory(counts), 5, np.random.default_rng(0))
