@@ -115,11 +115,18 @@ class LearningMemory:
         Raises:
             NonFiniteError: where they are not, before anything has changed.
         """
-        self.check_finite(embedded, batch)
         if learns and self.config.learns:
-            self.optimiser.step()
-            if isinstance(self.key_encoder, RunningMean):
-                self.key_encoder.follow()
+            self.follow(embedded, batch)
+        else:
+            self.check_finite(embedded, batch)
+            self.optimiser.zero_grad(set_to_none=True)
+
+    def follow(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:
+        """As `step`, of an encoder that learns now, whatever it does otherwise."""
+        self.check_finite(embedded, batch)
+        self.optimiser.step()
+        if isinstance(self.key_encoder, RunningMean):
+            self.key_encoder.follow()
         self.optimiser.zero_grad(set_to_none=True)
 
     def check_finite(self, embedded: Tensor, batch: dict[str, Tensor]) -> None:

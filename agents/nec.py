@@ -32,8 +32,6 @@ from memory.recollection import KeySpace, Recollection
 
 _PARTS = ("encoder", "memory", "memories", "episodes", "replay", "statistics")
 """Attributes that have states of their own to save."""
-AT_ONCE = 512
-"""Observations taken from the replay at a time: 14 MB of screens."""
 
 
 class NECConfig(EpisodicQConfig):
@@ -254,10 +252,8 @@ class NEC:
         there = self.replay.holds(env, rows)
         assert self.probe is not None, "nobody to tell"
         self.probe.forget(torch.from_numpy(slots[~there]))
-        slots, rows = slots[there], rows[there] % self.replay.rows
-        for start in range(0, len(slots), AT_ONCE):
-            piece = slice(start, start + AT_ONCE)
-            observations = self.replay.observations(np.full(len(rows[piece]), env), rows[piece])
+        slots, rows = slots[there], rows[there]
+        for piece, observations in self.replay.observed_in(env, rows):
             self._keep(torch.from_numpy(slots[piece]), torch.from_numpy(observations))
 
     def _keep(self, slots: Tensor, observations: Tensor) -> None:

@@ -21,7 +21,7 @@ from agents.episodes import Columns
 from agents.episodic_q import acting_parts, make_memory
 from agents.finite import check_finite
 from agents.learning_memory import LearningMemory, make_learning_memory
-from agents.nec import AT_ONCE, NEC
+from agents.nec import NEC
 from agents.rec_config import RECConfig
 from memory.episodic import Recall, TrainableMemories
 from memory.episodic.consolidation import LEAST_TOGETHER, draw_together, unexplained
@@ -139,9 +139,7 @@ class REC(NEC):
         keys = self.parts.encoder(observations)
         left = unexplained(self.memory, slots, keys)
         left.backward()
-        self.parts.check_finite(keys, batch)
-        self.parts.optimiser.step()
-        self.parts.optimiser.zero_grad(set_to_none=True)
+        self.parts.follow(keys, batch)
         self.consolidated += 1
         if self.consolidated % self.config.consolidation_updates == 0:
             self.parts.freshen(self.memory.filled_slots(), batch)
@@ -159,11 +157,8 @@ class REC(NEC):
         The memory still counts the age of these keys from when they were acted in.
         """
         stale = np.flatnonzero(episode["acted_at"] <= self._embedded_anew_at)
-        for start in range(0, len(stale), AT_ONCE):
-            steps = stale[start : start + AT_ONCE]
-            envs, rows = np.full(len(steps), episode["env"]), episode["rows"][steps] % self.replay.rows
-            observations = torch.from_numpy(self.replay.observations(envs, rows))
-            episode["keys"][steps] = self.encoder(observations).numpy()
+        for piece, observations in self.replay.observed_in(int(episode["env"]), episode["rows"][stale]):
+            episode["keys"][stale[piece]] = self.encoder(torch.from_numpy(observations)).numpy()
 
     def _update(self) -> Metrics:
         self.memory.table.now = self.step

@@ -6,9 +6,13 @@ stacking again when a batch is drawn, takes a quarter of the bytes: 7 KB a step 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+_AT_ONCE = 512
+"""Observations of an episode taken at a time: 14 MB of screens."""
 
 
 class Replay:
@@ -85,6 +89,17 @@ class Replay:
         """The observations in these slots, stacked again, uint8 `[batch, *observation_shape]`."""
         frames = self._frames[envs[:, None], (slots[:, None] + self._offsets) % self.rows]
         return frames.reshape(len(envs), *self._observation_shape)
+
+    def observed_in(self, env: int, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """What was observed in rows of an environment, by the numbers `newest` counted; they must still be whole.
+
+        Yields:
+            Some of `rows [n]` at a time: which, and their observations uint8 `[some, *observation_shape]`.
+        """
+        for start in range(0, len(rows), _AT_ONCE):
+            piece = slice(start, start + _AT_ONCE)
+            slots = rows[piece] % self.rows
+            yield piece, self.observations(np.full(len(slots), env), slots)
 
     def state_dict(self) -> dict[str, Any]:
         """All filled rows; the frames are views, to be saved before the next step."""

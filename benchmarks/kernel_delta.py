@@ -30,7 +30,8 @@ from memory.episodic import EpisodicMemory, InverseDistance
 from training.command_line import guarded, parse_overrides
 
 INITIALISATIONS = ("torch", "lecun")
-DELTAS = ("1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
+PUBLISHED = "1e-3"
+DELTAS = ("1e-2", PUBLISHED, "1e-4", "1e-5", "1e-6")
 ANSWERED = 2_000
 """Memories that are answered, at most."""
 
@@ -82,7 +83,7 @@ def main() -> None:
     presets = [
         Preset(
             "atari_nec_frozen",
-            ("--env.game", game, "--agent.initialisation", name, "--agent.kernel_delta", DELTAS[1]),
+            ("--env.game", game, "--agent.initialisation", name, "--agent.kernel_delta", PUBLISHED),
             name,
         )
         for game in options.games

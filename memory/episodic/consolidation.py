@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.memory import EpisodicMemory
+from memory.episodic.neighbours import plain_distances
 
 LEAST_TOGETHER = 3
 """Memories of an action that can learn from one another: of two, the other has all the weight, however near."""
@@ -53,8 +54,7 @@ def unexplained(memory: EpisodicMemory, slots: Tensor, keys: Tensor) -> Tensor:
     """
     values = memory.table.values[memory.rows_of(slots)]
     with torch.no_grad():
-        # By subtraction: a matrix product rounds away what tells keys apart that are far from the origin.
-        distances = torch.cdist(keys, keys, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+        distances = plain_distances(keys, keys).fill_diagonal_(torch.inf)
         nearest = distances.topk(min(memory.neighbours, len(slots) - 1), dim=1, largest=False).indices
     weights = memory.kernel(keys, keys[nearest], torch.ones_like(nearest, dtype=torch.bool))
     answers = (weights * values[nearest]).sum(dim=1)

@@ -542,14 +542,12 @@ def test_a_consolidation_makes_memories_tell_of_one_another():
     play(world, agent, 99)
 
     def left() -> float:
-        every = [
-            action * agent.memory.capacity + torch.arange(len(one)) for action, one in enumerate(agent.memory.stores)
-        ]
-        recalled = [agent.parts.reinstatement.recall(slots, torch.empty(0)) for slots in every]
-        pieces = zip(every, recalled, strict=True)
-        return float(
-            np.mean([unexplained(agent.memory, *(slots, agent.encoder(seen))).item() for slots, seen in pieces])
-        )
+        shares = []
+        for action, store in enumerate(agent.memory.stores):
+            slots = torch.arange(len(store)) + action * agent.memory.capacity
+            keys = agent.encoder(agent.parts.reinstatement.recall(slots, store.keys))
+            shares.append(unexplained(agent.memory, slots, keys).item())
+        return float(np.mean(shares))
 
     before = left()
     agent.config = agent.config.model_copy(update={"consolidation_updates": 100})
