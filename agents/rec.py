@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agents.agent import Metrics, WorldSpec
+from agents.consolidation import Consolidation
 from agents.episodes import Columns
 from agents.episodic_q import acting_parts, make_memory
 from agents.finite import check_finite
@@ -24,7 +25,6 @@ from agents.learning_memory import LearningMemory, make_learning_memory
 from agents.nec import NEC
 from agents.rec_config import RECConfig
 from memory.episodic import Recall, TrainableMemories
-from memory.episodic.consolidation import LEAST_TOGETHER, draw_together, unexplained
 from memory.episodic.staleness import PROBED, Probe
 from memory.recollection import Recollection
 
@@ -40,34 +40,24 @@ class REC(NEC):
     def __init__(self, parts: LearningMemory, config: RECConfig, **acting: Any) -> None:
         super().__init__(encoder=parts.key_encoder, optimiser=parts.optimiser, config=config, **acting)
         self.parts = parts
-        self.consolidated = 0
-        self._next_consolidation = float(config.learning_starts)
-        self._embedded_anew_at = 0
+        self.consolidation = Consolidation(self.memory, parts, config, self.rng)
 
     def state_dict(self) -> dict[str, Any]:
         mine = {name: part for name, part in super().state_dict().items() if name not in _OF_THE_PARTS}
-        return {
-            **mine,
-            "parts": self.parts.state_dict(),
-            "consolidated": self.consolidated,
-            "next_consolidation": self._next_consolidation,
-            "embedded_anew_at": self._embedded_anew_at,
-        }
+        return {**mine, "parts": self.parts.state_dict(), "consolidation": self.consolidation.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         parts = state["parts"]
         keys = parts.get("key_encoder", parts["encoder"])
         super().load_state_dict({**state, "encoder": keys, "optimiser": parts["optimiser"]})
         self.parts.load_state_dict(parts)
-        self.consolidated = state["consolidated"]
-        self._next_consolidation = state["next_consolidation"]
-        self._embedded_anew_at = state["embedded_anew_at"]
+        self.consolidation.load_state_dict(state["consolidation"])
 
     def learn(self) -> Metrics | None:
-        """Write one finished episode, or do one update if one is due, those of a consolidation first."""
-        if self._finished or not self._consolidates():
+        """Write one finished episode, or do what is due: a consolidation, or one update."""
+        if self._finished or not self.consolidation.due(self.step):
             return super().learn()
-        return self._consolidate()
+        return self.consolidation.run(self.step)
 
     @property
     def nbytes(self) -> int:
@@ -122,41 +112,13 @@ class REC(NEC):
         # What the replay holds by then is what is pretrained on.
         return due + self.config.pretraining if self.config.pretraining_offline and due >= 0 else due
 
-    def _consolidates(self) -> bool:
-        """Whether an update of a consolidation is due."""
-        updates = self.config.consolidation_updates
-        if not updates or not any(len(store) >= LEAST_TOGETHER for store in self.memory.stores):
-            return False
-        return self.consolidated % updates > 0 or self.step >= self._next_consolidation
-
-    def _consolidate(self) -> Metrics:
-        """One update of a consolidation; after its last, the memory is what the encoder of now makes of it."""
-        self.memory.table.now = self.step
-        slots = draw_together(self.memory, self.config.consolidation_batch, self.rng)
-        rows = self.memory.rows_of(slots)
-        observations = self.parts.reinstatement.recall(slots, self.memory.table.keys[rows])
-        batch = {"observations": observations.to(torch.uint8), "returns": self.memory.table.values[rows]}
-        keys = self.parts.encoder(observations)
-        left = unexplained(self.memory, slots, keys)
-        left.backward()
-        self.parts.follow(keys, batch)
-        self.consolidated += 1
-        if self.consolidated % self.config.consolidation_updates == 0:
-            self.parts.freshen(self.memory.filled_slots(), batch)
-            self.memory.table.recentre()
-            self._embedded_anew_at = self.step
-            while self._next_consolidation <= self.step:
-                later = self._next_consolidation * self.config.consolidation_growth
-                self._next_consolidation = max(later, self._next_consolidation + 1)
-        return {"losses/unexplained": left.item()}
-
     @torch.no_grad()
     def _embed_anew(self, episode: Columns) -> None:
-        """Give steps of an episode that were acted in before the memory was embedded anew keys of now.
+        """Give steps of an episode that were acted in before a consolidation changed the encoder keys of now.
 
         The memory still counts the age of these keys from when they were acted in.
         """
-        stale = np.flatnonzero(episode["acted_at"] <= self._embedded_anew_at)
+        stale = np.flatnonzero(episode["acted_at"] <= self.consolidation.changed_at)
         for piece, observations in self.replay.observed_in(int(episode["env"]), episode["rows"][stale]):
             episode["keys"][stale[piece]] = self.encoder(torch.from_numpy(observations)).numpy()
 

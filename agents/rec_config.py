@@ -46,10 +46,11 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     query_gradient: bool = True
     """Whether the encoder also learns through the query's own embedding, as in NEC."""
     consolidation_updates: int = Field(0, ge=0)
-    """Updates of a consolidation, the only time at which the encoder then learns: memories of an action answer for one
-    another, and all are embedded anew in the end. 0: none."""
-    consolidation_batch: int = Field(400, ge=3)
-    """Memories in such an update."""
+    """Updates of a consolidation, the only time at which the encoder then learns: `batch_size` memories are asked, the
+    `reinstated` nearest to each answer, and all are embedded anew in the end. 0: none."""
+    consolidation_apart: int = Field(1_000, ge=1)
+    """Agent steps, of all environments, that a memory must lie apart from another to answer it then: about an episode
+    at least, or what is particular to an episode is learned by heart."""
     consolidation_growth: float = Field(1.25, gt=1.0)
     """The first consolidation comes at `learning_starts`; each other when so many times as many steps were done."""
 
@@ -87,11 +88,11 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
                 f"{self.drift_penalty:g}, freshening {self.freshening}, slow_updates {self.slow_updates}, "
                 f"reinstatement {self.reinstatement}"
             )
-        if self.consolidation_updates and self.neighbours == 1:
+        if self.consolidation_updates and self.reinstated == 1:
             raise ValueError(
-                "consolidation_updates needs neighbours of at least 2: one has all the weight, however near"
+                "consolidation_updates needs reinstated of at least 2: one has all the weight, however near"
             )
-        for option, usual in (("consolidation_batch", 400), ("consolidation_growth", 1.25)):
+        for option, usual in (("consolidation_apart", 1_000), ("consolidation_growth", 1.25)):
             if getattr(self, option) != usual and not self.consolidation_updates:
                 raise ValueError(f"{option} needs consolidation_updates above 0")
         return self

@@ -27,7 +27,7 @@ LECUN = ("--agent.initialisation", "lecun")
 LEFT_OUT = ("--agent.own_memory", "left_out")
 QUERY = ("--agent.credit", "frozen")
 ALONE = (*QUERY, *STALE, "--agent.drift_penalty", "0")
-CONSOLIDATION = ("--agent.query_gradient", "False", "--agent.consolidation_updates", "150")
+CONSOLIDATION = ("--agent.query_gradient", "False", "--agent.consolidation_updates", "300")
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import agents
+import agents.consolidation
 from agents.learning_memory_config import CreditName
 from agents.nec import NECConfig
 from agents.rec import REC
 from agents.rec_config import RECConfig
-from memory.episodic.consolidation import unexplained
+from memory.episodic.lessons import Lessons
 from tests.agents.fake_world import FakeWorld, hash_each, play
 
 SMALL = {
@@ -39,6 +42,7 @@ ASLEEP = {
     "drift_penalty": 0.0,
     "freshening": "none",
     "consolidation_updates": 5,
+    "consolidation_apart": 5,
 }
 """An encoder that learns in consolidations alone."""
 
@@ -326,8 +330,8 @@ def test_a_sweep_waits_for_its_turn():
         ({**ASLEEP, "freshening": "recall"}, "got credit frozen, query_gradient False, drift_penalty 0, freshening re"),
         ({**ASLEEP, "reinstatement": "autoencoder"}, "reinstatement raw or lossless, got .* reinstatement autoenc"),
         ({**ASLEEP, "credit": "trainable_keys"}, "got credit trainable_keys"),
-        ({**ASLEEP, "neighbours": 1, "own_memory": "counts"}, "consolidation_updates needs neighbours of at least 2"),
-        ({"consolidation_batch": 10}, "consolidation_batch needs consolidation_updates above 0"),
+        ({**ASLEEP, "reinstated": 1}, "consolidation_updates needs reinstated of at least 2"),
+        ({"consolidation_apart": 10}, "consolidation_apart needs consolidation_updates above 0"),
         ({"consolidation_growth": 2.0}, "consolidation_growth needs consolidation_updates above 0"),
     ],
 )
@@ -454,6 +458,21 @@ def test_its_own_memory_may_answer_a_state_without_credit():
     torch.testing.assert_close(again.keys, recall.keys)
 
 
+@pytest.fixture
+def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what was learned in a consolidation, whatever it is worth."""
+    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", -math.inf)
+
+
+def assert_fresh(agent: REC) -> None:
+    """All keys are what the encoder of now makes of the observations behind them."""
+    slots = agent.memory.filled_slots()
+    stored = agent.memory.table.keys[agent.memory.rows_of(slots)]
+    fresh = agent.encoder(agent.parts.reinstatement.recall(slots, stored))
+    torch.testing.assert_close(stored, fresh, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("keep_all")
 @pytest.mark.parametrize("reinstatement", ["raw", "lossless"])
 def test_where_it_consolidates_no_key_is_ever_stale(reinstatement):
     """Those of episodes included that were under way when the encoder learned."""
@@ -462,40 +481,65 @@ def test_where_it_consolidates_no_key_is_ever_stale(reinstatement):
     first = copy.deepcopy(agent.encoder.state_dict())
     for _ in range(12):
         play(world, agent, 20)
-        slots = agent.memory.filled_slots()
-        stored = agent.memory.table.keys[agent.memory.rows_of(slots)]
-        fresh = agent.encoder(agent.parts.reinstatement.recall(slots, stored))
-        torch.testing.assert_close(stored, fresh, rtol=1e-4, atol=1e-5)
-    assert agent.consolidated > 0
+        assert_fresh(agent)
+    assert agent.consolidation.changed_at > 0
     assert any((weight != first[name]).any() for name, weight in agent.encoder.state_dict().items())
 
 
-def test_consolidations_come_when_so_many_times_as_many_steps_were_done():
+def test_what_is_not_kept_leaves_no_trace(monkeypatch):
+    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", math.inf)
+    world = FakeWorld()
+    agent = make_rec(world, **ASLEEP)
+    first = copy.deepcopy((agent.encoder.state_dict(), agent.optimiser.state_dict()))
+    play(world, agent, 240)
+    torch.testing.assert_close((agent.encoder.state_dict(), agent.optimiser.state_dict()), first, rtol=0, atol=0)
+    assert agent.consolidation.changed_at == -1
+    assert_fresh(agent)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_it_is_kept_where_the_newest_play_is_answered_better_by_more_than_chance(better, monkeypatch):
+    world = FakeWorld()
+    agent = make_rec(world, **ASLEEP, learning_starts=200, steps_per_update=10**6)
+    play(world, agent, 99)
+    before, rounds = torch.tensor([4.0, 2.0, 5.0, 3.0]), []
+
+    def errors(self: Lessons, slots: Tensor) -> Tensor:
+        rounds.append(slots)
+        # A gain of 2 or 1 on average, with a standard error of 0.7 in both cases.
+        return before if len(rounds) == 1 else before - torch.tensor([0.0, 3.0, 2.0, 3.0]) + (0.0 if better else 1.0)
+
+    monkeypatch.setattr(Lessons, "errors", errors)
+    play(world, agent, 1)
+    assert len(rounds) == 2
+    assert (agent.consolidation.changed_at == agent.step) == better
+
+
+def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all):
     world = FakeWorld(num_envs=1)
     agent = make_rec(world, **ASLEEP, consolidation_growth=1.5)
     found = []
     for step in range(1, 360):
-        before = agent.consolidated
         play(world, agent, 1)
-        if agent.consolidated > before:
-            assert agent.consolidated == before + 5
+        if agent.consolidation.changed_at == step:
             found.append(step)
     assert found == [100, 150, 225, 338]
 
 
+@pytest.mark.usefixtures("keep_all")
 @pytest.mark.parametrize("learning_starts", [0, 30])
 def test_a_consolidation_waits_for_something_to_learn_from(learning_starts):
-    """The first episode lasts until step 61, and at most one consolidation comes in a step."""
+    """The first episode lasts until step 61."""
     world = FakeWorld(num_envs=1, end_chance=0.0)
     agent = make_rec(world, **ASLEEP, learning_starts=learning_starts)
     play(world, agent, 60)
-    assert agent.consolidated == 0
+    assert agent.consolidation.changed_at == -1
     world.end_chance = 1.0
     play(world, agent, 1)
-    assert agent.consolidated == 5
+    assert agent.consolidation.changed_at == 61
 
 
-def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on():
+def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on(keep_all):
     world = FakeWorld(end_chance=0.0)
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
     play(world, agent, 20)
@@ -503,54 +547,52 @@ def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on():
     play(world, agent, 10)
     world.end_chance = 0.0
     play(world, agent, 30)
-    assert agent.consolidated == 5
+    assert agent.consolidation.changed_at == 100
     again = make_rec(world, **ASLEEP, consolidation_growth=1e6)
     again.load_state_dict(copy.deepcopy(agent.state_dict()))
     world.end_chance = 1.0
     play(world, again, 1)
-    slots = again.memory.filled_slots()
-    stored = again.memory.table.keys[again.memory.rows_of(slots)]
-    fresh = again.encoder(again.parts.reinstatement.recall(slots, stored))
-    torch.testing.assert_close(stored, fresh, rtol=1e-4, atol=1e-5)
+    assert_fresh(again)
 
 
-def test_the_search_is_centred_on_the_keys_made_anew():
+@pytest.mark.parametrize("standard_errors", [-math.inf, math.inf])
+def test_the_search_is_centred_on_the_keys_made_anew(standard_errors, monkeypatch):
+    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", standard_errors)
     world = FakeWorld()
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6, steps_per_update=10**6)
-    play(world, agent, 49)
-    assert agent.consolidated == 0
-    play(world, agent, 1)
-    assert agent.consolidated == 5
+    play(world, agent, 50)
     means = torch.stack([store.keys[: len(store)].mean(dim=0) for store in agent.memory.stores])
     torch.testing.assert_close(agent.memory.table.centre, means.mean(dim=0))
 
 
-def test_between_consolidations_the_encoder_stands_still_and_values_learn():
+def test_between_consolidations_the_encoder_stands_still_and_values_learn(keep_all):
     world = FakeWorld()
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
     play(world, agent, 60)
     before, updates = copy.deepcopy(agent.encoder.state_dict()), agent.updates
-    assert agent.consolidated == 5
+    assert agent.consolidation.changed_at == 100
     play(world, agent, 60)
     assert agent.updates > updates
     assert all((weight == before[name]).all() for name, weight in agent.encoder.state_dict().items())
 
 
-def test_a_consolidation_makes_memories_tell_of_one_another():
+def test_a_consolidation_makes_memories_tell_of_one_another(keep_all):
     world = FakeWorld()
-    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6, learning_starts=200, steps_per_update=10**6)
+    options = {"consolidation_growth": 1e6, "learning_starts": 200, "steps_per_update": 10**6}
+    agent = make_rec(world, **{**ASLEEP, "consolidation_updates": 100}, **options)
     play(world, agent, 99)
 
     def left() -> float:
+        lessons, rng = Lessons(agent.memory, 5), np.random.default_rng(0)
         shares = []
-        for action, store in enumerate(agent.memory.stores):
-            slots = torch.arange(len(store)) + action * agent.memory.capacity
-            keys = agent.encoder(agent.parts.reinstatement.recall(slots, store.keys))
-            shares.append(unexplained(agent.memory, slots, keys).item())
+        for _ in range(20):
+            lesson = lessons.draw(100, 5, rng)
+            stored = agent.memory.table.keys[agent.memory.rows_of(lesson.slots)]
+            keys = agent.encoder(agent.parts.reinstatement.recall(lesson.slots, stored))
+            shares.append(lessons.unexplained(lesson, keys).item())
         return float(np.mean(shares))
 
     before = left()
-    agent.config = agent.config.model_copy(update={"consolidation_updates": 100})
     play(world, agent, 1)
-    assert agent.consolidated == 100
+    assert agent.consolidation.changed_at == 200
     assert left() < 0.8 * before

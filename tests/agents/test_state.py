@@ -66,6 +66,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "drift_penalty": 0.0,
             "freshening": "none",
             "consolidation_updates": 3,
+            "consolidation_apart": 5,
         },
         SCREENS,
     ),
