@@ -19,7 +19,7 @@ from agents.rec_config import RECConfig
 from memory.episodic import EpisodicMemory
 from memory.episodic.lessons import Lessons
 
-_JUDGED = 1_000
+_JUDGED = 10_000
 """Memories of the newest play by which a phase is judged, at most."""
 STANDARD_ERRORS = 2.0
 """So many must lie between what it makes better, on average, and nothing."""
