@@ -38,7 +38,7 @@ class MemoryBytesOptions(ReturnOptions):
 def main() -> None:
     default = MemoryBytesOptions(seeds=(0,), eval_games=0, out=Path("docs/results/memory_bytes.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.memory_bytes", __doc__)
-    presets = [Preset("atari_rec", ("--env.game", game, *FROZEN), "frozen-encoder") for game in options.games]
+    presets = [Preset("atari_rec_online", ("--env.game", game, *FROZEN), "frozen-encoder") for game in options.games]
     benchmark(options, presets)
 
 

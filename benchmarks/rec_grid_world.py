@@ -27,7 +27,11 @@ LECUN = ("--agent.initialisation", "lecun")
 LEFT_OUT = ("--agent.own_memory", "left_out")
 QUERY = ("--agent.credit", "frozen")
 ALONE = (*QUERY, *STALE, "--agent.drift_penalty", "0")
-CONSOLIDATION = ("--agent.query_gradient", "False", "--agent.consolidation_updates", "300")
+CONSOLIDATION = (
+    *("--agent.query_gradient", "False", "--agent.consolidation_updates", "300"),
+    # The longest episode, of four environments.
+    *("--agent.consolidation_apart", "400"),
+)
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
@@ -82,45 +86,50 @@ WORLDS = {
 """Name: what makes it one, with cells of so many pixels that convolutions can take the whole."""
 
 
-class RecOptions(ReturnOptions):
-    """What is compared."""
-
-    variants: tuple[str, ...] = tuple(VARIANTS)
-    """Agents and how they differ, by name."""
-
-
-class RecGridWorldOptions(RecOptions):
+class RecGridWorldOptions(ReturnOptions):
     """Worlds, variants and seeds to run."""
 
     worlds: tuple[str, ...] = tuple(WORLDS)
     """Worlds, by name."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Agents and how they differ, by name."""
 
 
-def presets(family: str, world: Iterable[str], variants: Iterable[str]) -> list[Preset]:
-    """The presets of a family of worlds (`grid_world` or `atari`) with what makes them one world, by variants.
+def variant_of(family: str, world: Iterable[str], variant: str, rec: str = "rec") -> Preset:
+    """The preset of a variant in a world.
 
-    Raises:
-        UsageError: on a variant that there is none of.
+    Args:
+        family: of worlds, `grid_world` or `atari`.
+        world: what makes it one.
+        variant: its name, of `VARIANTS`.
+        rec: the family's preset of REC whose encoder learns all the time.
     """
-    found = []
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise UsageError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
-        agent, overrides = VARIANTS[variant]
-        name = "" if variant == agent else variant
-        found.append(Preset(f"{family}_{agent}", (*world, *overrides), name))
-    return found
+    agent, overrides = VARIANTS[variant]
+    return Preset(
+        f"{family}_{rec if agent == 'rec' else agent}", (*world, *overrides), "" if variant == agent else variant
+    )
+
+
+def preset(world: str, variant: str) -> Preset:
+    """The preset of a variant in a world, by their names."""
+    return variant_of("grid_world", ("--env.observation", "pixels", *WORLDS[world]), variant)
+
+
+def check_variants(asked: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a UsageError on a variant that there is none of."""
+    for variant in asked:
+        if variant not in known:
+            raise UsageError(f"there is no variant {variant!r}; there are {', '.join(known)}")
 
 
 def main() -> None:
     default = RecGridWorldOptions(steps=40_000, steps_per_row=2_000, out=Path("docs/results/rec_grid_world.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.rec_grid_world", __doc__)
-    found = []
+    check_variants(options.variants, VARIANTS)
     for name in options.worlds:
         if name not in WORLDS:
             raise UsageError(f"there is no world {name!r}; there are {', '.join(WORLDS)}")
-        found += presets("grid_world", ("--env.observation", "pixels", *WORLDS[name]), options.variants)
-    benchmark(options, found)
+    benchmark(options, [preset(name, variant) for name in options.worlds for variant in options.variants])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assembly import make_agent, make_world
-from benchmarks import atari, grid_world, quickstart, rec_grid_world, results, return_runs, throughput
+from benchmarks import atari, grid_world, quickstart, rec_atari, rec_grid_world, results, return_runs, throughput
 from benchmarks.course import Run
 from benchmarks.runner import CommonOptions, Preset, prepare
 from tests.benchmarks.in_process import saved_and_cut_off_at
@@ -154,13 +154,26 @@ def test_a_table_that_is_none_is_refused_before_anything_runs(tmp_path, capsys):
     assert "not a table of results" in complaint(grid_world.main, capsys, "--out", tmp_path / "table.csv")
 
 
-@pytest.mark.parametrize(("family", "world"), [("grid_world", ("--env.observation", "pixels")), ("atari", ())])
-def test_every_variant_of_rec_is_one_that_can_be_configured(family, world):
+@pytest.mark.parametrize(
+    ("preset", "world", "variants"),
+    [
+        (rec_grid_world.preset, "lava-gap-tiled", rec_grid_world.VARIANTS),
+        (rec_atari.preset, "qbert", rec_atari.RecAtariOptions(out=Path("x.csv")).variants),
+    ],
+)
+def test_every_variant_of_rec_is_one_that_can_be_configured(preset, world, variants):
     options = CommonOptions(out=Path("rec.csv"))
-    presets = rec_grid_world.presets(family, world, rec_grid_world.VARIANTS)
-    rows = [row for _, row in prepare(options, presets, 0, 100)]
-    assert {(row.agent, row.variant) for row in rows} >= {("nec", ""), ("nec", "frozen"), ("rec", "candidates")}
-    assert len({(row.agent, row.variant) for row in rows}) == len(rec_grid_world.VARIANTS)
+    rows = [row for _, row in prepare(options, [preset(world, variant) for variant in variants], 0, 100)]
+    found = {(row.agent, row.variant) for row in rows}
+    assert found >= {("nec", ""), ("nec", "frozen"), ("rec", ""), ("rec", "candidates")}
+    assert len(found) == len(variants)
+
+
+def test_on_atari_rec_learns_in_phases_and_its_rivals_all_the_time():
+    for variant in ("rec", "online", "candidates"):
+        [(config, _)] = prepare(CommonOptions(out=Path("rec.csv")), [rec_atari.preset("qbert", variant)], 0, 100)
+        assert (config.agent.consolidation_updates > 0) == (variant == "rec")
+        assert config.agent.learns == (variant != "rec")
 
 
 def test_staleness_is_part_of_a_curve(tmp_path):
