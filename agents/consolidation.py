@@ -51,7 +51,11 @@ class Consolidation:
         return due and bool(Lessons(self._memory, self._config.consolidation_apart).actions)
 
     def run(self, step: int) -> Metrics:
-        """One phase, at an agent step."""
+        """One phase, at an agent step.
+
+        Raises:
+            NonFiniteError: on a loss, gradient or embedding that is not finite.
+        """
         memory, parts, config = self._memory, self._parts, self._config
         memory.table.now = step
         lessons = Lessons(memory, config.consolidation_apart)
@@ -62,7 +66,7 @@ class Consolidation:
         self._embed_anew()
         after = lessons.errors(judged)
         better = before - after
-        kept = bool(better.mean() > STANDARD_ERRORS * better.std() / len(better) ** 0.5)
+        kept = len(better) > 1 and bool(better.mean() > STANDARD_ERRORS * better.std() / len(better) ** 0.5)
         if kept:
             self.changed_at = step
         else:

@@ -4,6 +4,8 @@ It acts and writes as NEC does. Its encoder learns *through the memories it reca
 that carried an answer come back, are embedded again, and the error of the answer reaches the encoder through them.
 Stored embeddings are freshened with what comes out. A replayed state recalls itself, too: that memory holds the encoder
 to the key it wrote before, as long as it only answers and gets no credit.
+
+Or the encoder stands still while it plays, and learns in phases: `agents/consolidation.py`.
 """
 
 from __future__ import annotations

@@ -515,6 +515,17 @@ def test_it_is_kept_where_the_newest_play_is_answered_better_by_more_than_chance
     assert (agent.consolidation.changed_at == agent.step) == better
 
 
+@pytest.mark.parametrize("judged", [0, 1])
+def test_what_cannot_be_judged_is_not_kept(judged, monkeypatch):
+    monkeypatch.setattr(Lessons, "later", lambda self, most, rng: torch.arange(judged))
+    world = FakeWorld()
+    agent = make_rec(world, **ASLEEP)
+    first = copy.deepcopy(agent.encoder.state_dict())
+    play(world, agent, 240)
+    torch.testing.assert_close(agent.encoder.state_dict(), first, rtol=0, atol=0)
+    assert agent.consolidation.changed_at == -1
+
+
 def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all):
     world = FakeWorld(num_envs=1)
     agent = make_rec(world, **ASLEEP, consolidation_growth=1.5)
