@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agents.agent import Metrics
 from agents.learning_memory import LearningMemory
@@ -21,8 +22,12 @@ from memory.episodic.lessons import Lessons
 
 _JUDGED = 10_000
 """Memories of the newest play by which a phase is judged, at most."""
-STANDARD_ERRORS = 2.0
-"""So many must lie between what it makes better, on average, and nothing."""
+_STANDARD_ERRORS = 2.0
+"""Mean gain over its standard error above which what a phase learned is kept."""
+_LEAST_SPELLS = 5
+"""Stretches of play that tell how far the gain varies, at least."""
+_AT_ONCE = 10_000
+"""Memories that are embedded anew at a time: bounds what lies beside the table meanwhile."""
 
 
 class Consolidation:
@@ -45,34 +50,42 @@ class Consolidation:
         self._memory, self._parts, self._config, self._rng = memory, parts, config, rng
         self._next = float(config.learning_starts)
 
-    def due(self, step: int) -> bool:
-        """Whether it is time for a phase, and there is something to learn from."""
-        due = self._config.consolidation_updates > 0 and step >= self._next
-        return due and bool(Lessons(self._memory, self._config.consolidation_apart).actions)
-
-    def run(self, step: int) -> Metrics:
-        """One phase, at an agent step.
+    def run(self, step: int) -> Metrics | None:
+        """One phase, at an agent step, where it is time for one and there is something to learn from.
 
         Raises:
             NonFiniteError: on a loss, gradient or embedding that is not finite.
         """
         memory, parts, config = self._memory, self._parts, self._config
-        memory.table.now = step
+        # Before so many steps nothing can lie apart: to find that out takes a pass over all memories.
+        if not config.consolidation_updates or step < max(self._next, config.consolidation_apart):
+            return None
         lessons = Lessons(memory, config.consolidation_apart)
+        if not lessons.actions:
+            return None
+        memory.table.now = step
         judged = lessons.later(_JUDGED, self._rng)
         before = lessons.errors(judged)
+        every = memory.filled_slots()
+        keys = memory.table.keys[memory.rows_of(every)]
         weights, optimiser = copy.deepcopy((parts.encoder.state_dict(), parts.optimiser.state_dict()))
-        left = [self._learn(lessons) for _ in range(config.consolidation_updates)]
-        self._embed_anew()
+        left = []
+        for _ in range(config.consolidation_updates):
+            loss, batch = self._learn(lessons)
+            left.append(loss)
+        for piece in every.split(_AT_ONCE):
+            parts.freshen(piece, batch)
+        memory.table.recentre()
         after = lessons.errors(judged)
-        better = before - after
-        kept = len(better) > 1 and bool(better.mean() > STANDARD_ERRORS * better.std() / len(better) ** 0.5)
+        spells = memory.table.origins[memory.rows_of(judged)] // config.consolidation_apart
+        kept = _surely_positive(before - after, spells)
         if kept:
             self.changed_at = step
         else:
             parts.encoder.load_state_dict(weights)
             parts.optimiser.load_state_dict(optimiser)
-            self._embed_anew()
+            memory.table.move_keys(memory.rows_of(every), keys)
+            memory.table.recentre()
         while self._next <= step:
             self._next = max(self._next * config.consolidation_growth, self._next + 1)
         metrics = {"consolidation/unexplained": float(np.mean(left)), "consolidation/kept": float(kept)}
@@ -90,18 +103,29 @@ class Consolidation:
         """Become what was saved."""
         self.changed_at, self._next = state["changed_at"], state["next"]
 
-    def _learn(self, lessons: Lessons) -> float:
-        """One update, and what was left unexplained."""
+    def _learn(self, lessons: Lessons) -> tuple[float, dict[str, Tensor]]:
+        """One update: what was left unexplained, and what it was made of."""
         memory, parts = self._memory, self._parts
         lesson = lessons.draw(self._config.batch_size, self._config.reinstated, self._rng)
         rows = memory.rows_of(lesson.slots)
         observations = parts.reinstatement.recall(lesson.slots, memory.table.keys[rows])
+        batch = {"observations": observations.to(torch.uint8), "returns": memory.table.values[rows]}
         keys = parts.encoder(observations)
         left = lessons.unexplained(lesson, keys)
         left.backward()
-        parts.follow(keys, {"observations": observations.to(torch.uint8), "returns": memory.table.values[rows]})
-        return left.item()
+        parts.follow(keys, batch)
+        return left.item(), batch
 
-    def _embed_anew(self) -> None:
-        self._parts.freshen(self._memory.filled_slots(), {})
-        self._memory.table.recentre()
+
+def _surely_positive(gains: Tensor, spells: Tensor) -> bool:
+    """Whether the mean of gains `[n]` is above zero by more than chance.
+
+    Those of one spell, int `[n]`, are not independent of one another: the standard error is that of clusters.
+    """
+    numbers, places = spells.unique(return_inverse=True)
+    count = len(numbers)
+    if count < _LEAST_SPELLS:
+        return False
+    sums = torch.zeros(count).index_add_(0, places, gains - gains.mean())
+    error = (sums.square().sum() * count / (count - 1)).sqrt() / len(gains)
+    return bool(gains.mean() > _STANDARD_ERRORS * error)

@@ -57,9 +57,9 @@ class REC(NEC):
 
     def learn(self) -> Metrics | None:
         """Write one finished episode, or do what is due: a consolidation, or one update."""
-        if self._finished or not self.consolidation.due(self.step):
-            return super().learn()
-        return self.consolidation.run(self.step)
+        if not self._finished and (metrics := self.consolidation.run(self.step)) is not None:
+            return metrics
+        return super().learn()
 
     @property
     def nbytes(self) -> int:

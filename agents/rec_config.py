@@ -49,8 +49,9 @@ class RECConfig(EpisodicQConfig, LearningMemoryConfig):
     """Updates of a consolidation, the only time at which the encoder then learns: `batch_size` memories are asked, the
     `reinstated` nearest to each answer, and all are embedded anew in the end. 0: none."""
     consolidation_apart: int = Field(1_000, ge=1)
-    """Agent steps, of all environments, that a memory must lie apart from another to answer it then: about an episode
-    at least, or what is particular to an episode is learned by heart."""
+    """Agent steps, of all environments, that lie at least between a memory that is asked then and those that answer:
+    no fewer than returns look ahead, `n_step` in each environment, and better an episode, or what is particular to it
+    is learned by heart."""
     consolidation_growth: float = Field(1.25, gt=1.0)
     """The first consolidation comes at `learning_starts`; each other when so many times as many steps were done."""
 

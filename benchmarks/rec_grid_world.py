@@ -27,11 +27,7 @@ LECUN = ("--agent.initialisation", "lecun")
 LEFT_OUT = ("--agent.own_memory", "left_out")
 QUERY = ("--agent.credit", "frozen")
 ALONE = (*QUERY, *STALE, "--agent.drift_penalty", "0")
-CONSOLIDATION = (
-    *("--agent.query_gradient", "False", "--agent.consolidation_updates", "300"),
-    # The longest episode, of four environments.
-    *("--agent.consolidation_apart", "400"),
-)
+CONSOLIDATION = ("--agent.query_gradient", "False", "--agent.consolidation_updates", "300")
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
@@ -84,6 +80,8 @@ WORLDS = {
     "simple-crossing": ("--env.id", "MiniGrid-SimpleCrossingS9N1-v0", "--env.tile_size", "4"),
 }
 """Name: what makes it one, with cells of so many pixels that convolutions can take the whole."""
+LONGEST_EPISODE = {"lava-gap-tiled": 100, "lava-gap": 100, "simple-crossing": 324}
+"""In steps of one environment, of which there are four."""
 
 
 class RecGridWorldOptions(ReturnOptions):
@@ -112,7 +110,10 @@ def variant_of(family: str, world: Iterable[str], variant: str, rec: str = "rec"
 
 def preset(world: str, variant: str) -> Preset:
     """The preset of a variant in a world, by their names."""
-    return variant_of("grid_world", ("--env.observation", "pixels", *WORLDS[world]), variant)
+    arguments = ("--env.observation", "pixels", *WORLDS[world])
+    if variant == "consolidated":
+        arguments += ("--agent.consolidation_apart", str(4 * LONGEST_EPISODE[world]))
+    return variant_of("grid_world", arguments, variant)
 
 
 def check_variants(asked: Iterable[str], known: Iterable[str]) -> None:

@@ -17,8 +17,8 @@ from memory.episodic.memory import EpisodicMemory
 
 _NEWEST = 0.2
 """Share of the memories that is kept from lessons, for what was learned to be judged by."""
-_AT_ONCE = 256
-"""Memories that are judged at a time: bounds the matrix of their distances to all of an action."""
+_MOST_DISTANCES = 2**23
+"""Memories are judged in pieces so that the matrix of their distances stays under 32 MiB."""
 
 
 class Lesson(NamedTuple):
@@ -35,12 +35,13 @@ class Lesson(NamedTuple):
 
 
 class Lessons:
-    """What a memory holds of before some agent step, as lessons, and what it holds of later, to judge by.
+    """What a memory holds of before some agent step, as lessons, and what it holds of well after it, to judge by.
 
     Args:
-        memory: whose keys are all of one encoder.
-        apart: agent steps that lie at least between an observation that is asked and any that answers; 1 or more.
-        until: the agent step; by default such that a fifth of all memories are of later.
+        memory: whose keys are all of one encoder; it is not written to meanwhile.
+        apart: agent steps that lie at least between an observation that is asked and any that answers, and between any
+            that is learned from and any that is judged by; 1 or more.
+        until: the agent step; by default such that a fifth of all memories are to judge by.
     """
 
     def __init__(self, memory: EpisodicMemory, apart: int, until: int | None = None) -> None:
@@ -48,22 +49,17 @@ class Lessons:
         self.apart = apart
         if until is None:
             origins = memory.table.origins[memory.rows_of(memory.filled_slots())].sort().values
-            until = int(origins[int(len(origins) * (1 - _NEWEST))]) if len(origins) else 0
+            until = int(origins[int(len(origins) * (1 - _NEWEST))]) - apart if len(origins) else 0
         self.until = until
+        self._askable = {action: places for action in memory.known_actions if len(places := self._places(action))}
 
     @property
     def actions(self) -> list[int]:
         """Those of which there are lessons: two memories of before that lie apart."""
-        found = []
-        for action in self.memory.known_actions:
-            origins = self._origins(action)
-            older = origins[origins < self.until]
-            if len(older) and (older.max() - older.min()).item() >= self.apart:
-                found.append(action)
-        return found
+        return [*self._askable]
 
     def draw(self, most: int, width: int, rng: np.random.Generator) -> Lesson:
-        """Distinct memories of an action, drawn by how many it has, and the nearest to each, by stored keys.
+        """Distinct memories of an action, drawn by how many can be asked, and the nearest to each, by stored keys.
 
         A pass over the keys of that action for every draw. There must be `actions`.
 
@@ -72,14 +68,9 @@ class Lessons:
             width: how many answer each, where there are as many.
             rng: what draws.
         """
-        actions = self.actions
-        lengths = np.array([len(self.memory.stores[action]) for action in actions])
-        action = actions[rng.choice(len(actions), p=lengths / lengths.sum())]
-        origins = self._origins(action)
-        older = origins[origins < self.until]
-        first, last = older.min(), older.max()
-        answered = (origins < self.until) & ((origins - first >= self.apart) | (last - origins >= self.apart))
-        asked = answered.nonzero().squeeze(1)
+        counts = np.array([len(places) for places in self._askable.values()])
+        action = self.actions[rng.choice(len(counts), p=counts / counts.sum())]
+        asked = self._askable[action]
         asked = asked[torch.from_numpy(rng.choice(len(asked), min(most, len(asked)), replace=False))]
         distances, nearest = self._nearest(action, asked, width)
         slots, places = torch.cat([asked[:, None], nearest], dim=1).unique(return_inverse=True)
@@ -87,23 +78,22 @@ class Lessons:
         return Lesson(slots, places[:, 0], places[:, 1:], distances.isfinite())
 
     def later(self, most: int, rng: np.random.Generator) -> Tensor:
-        """Slots of distinct memories of later that some of before lie apart from, int64 `[n]`, at most so many."""
+        """Slots of distinct memories to judge by, int64 `[n]`, at most so many, of actions with some of before."""
         found = []
         for action in self.memory.known_actions:
             origins = self._origins(action)
-            older = origins < self.until
-            if older.any():
-                slots = (~older & (origins - origins[older].min() >= self.apart)).nonzero().squeeze(1)
+            if (origins < self.until).any():
+                slots = (origins >= self.until + self.apart).nonzero().squeeze(1)
                 found.append(slots + action * self.memory.capacity)
         every = torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
         return every[torch.from_numpy(rng.choice(len(every), min(most, len(every)), replace=False))]
 
     def errors(self, slots: Tensor) -> Tensor:
-        """Squared errors of what memories of before answer, as in acting, to those of later in `slots [n]`, `[n]`."""
+        """Squared errors of what memories of before answer, as in acting, to those in `slots [n]` of `later`, `[n]`."""
         table, found = self.memory.table, torch.zeros(len(slots))
         for action in self.memory.known_actions:
             mine = (slots // self.memory.capacity == action).nonzero().squeeze(1)
-            for piece in mine.split(_AT_ONCE):
+            for piece in mine.split(max(1, _MOST_DISTANCES // table.lengths[action])):
                 asked = slots[piece] - action * self.memory.capacity
                 distances, nearest = self._nearest(action, asked, self.memory.neighbours)
                 filled = table.filled(action)
@@ -113,7 +103,7 @@ class Lessons:
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:
-        """Mean squared error of the answers of a lesson, over the variance of the values of its action.
+        """Mean squared error of the answers of a lesson, over the variance of what its action has of before.
 
         Args:
             lesson: what was drawn.
@@ -126,19 +116,30 @@ class Lessons:
         weights = self.memory.kernel(keys[lesson.asked], keys[lesson.answering], lesson.valid)
         answers = (weights * values[lesson.answering]).sum(dim=1)
         action = int(lesson.slots[0]) // self.memory.capacity
-        variance = self.memory.stores[action].values.var(correction=0).clamp_min(1e-6)
+        of_before = self.memory.stores[action].values[self._origins(action) < self.until]
+        variance = of_before.var(correction=0).clamp_min(1e-6)
         return (answers - values[lesson.asked]).square().mean() / variance
 
     def _origins(self, action: int) -> Tensor:
-        return self.memory.table.origins[self.memory.table.filled(action)].long()
+        return self.memory.table.origins[self.memory.table.filled(action)]
+
+    def _places(self, action: int) -> Tensor:
+        """Which memories of an action can be asked: some of before lie apart from them, int64 `[n]`."""
+        origins = self._origins(action)
+        before = origins < self.until
+        if not before.any():
+            return torch.zeros(0, dtype=torch.int64)
+        first, last = origins[before].min(), origins[before].max()
+        apart = (origins - first >= self.apart) | (last - origins >= self.apart)
+        return (before & apart).nonzero().squeeze(1)
 
     def _nearest(self, action: int, asked: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Distances and places of the nearest of before that lie apart, `[n, width]`; inf where there are no more."""
         table, origins = self.memory.table, self._origins(action)
         keys = table.keys[table.filled(action)] - table.centre
-        # By a matrix product: rounding can but swap memories that are about as near.
+        # By a matrix product: rounding can only swap memories that are about as near.
         distances = torch.cdist(keys[asked], keys)
-        near = (origins[asked, None] - origins).abs() < self.apart
+        near = (origins[asked, None] - origins).abs_() < self.apart
         distances.masked_fill_(near | (origins >= self.until), torch.inf)
         found = distances.topk(min(width, len(keys)), dim=1, largest=False)
         return found.values, found.indices

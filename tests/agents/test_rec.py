@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,11 +13,12 @@ from torch import Tensor
 
 import agents
 import agents.consolidation
+from agents.agent import Metrics
 from agents.learning_memory_config import CreditName
 from agents.nec import NECConfig
 from agents.rec import REC
 from agents.rec_config import RECConfig
-from memory.episodic.lessons import Lessons
+from memory.episodic.lessons import Lesson, Lessons
 from tests.agents.fake_world import FakeWorld, hash_each, play
 
 SMALL = {
@@ -461,7 +462,7 @@ def test_its_own_memory_may_answer_a_state_without_credit():
 @pytest.fixture
 def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what was learned in a consolidation, whatever it is worth."""
-    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", -math.inf)
+    monkeypatch.setattr(agents.consolidation, "_surely_positive", lambda gains, spells: True)
 
 
 def assert_fresh(agent: REC) -> None:
@@ -486,44 +487,101 @@ def test_where_it_consolidates_no_key_is_ever_stale(reinstatement):
     assert any((weight != first[name]).any() for name, weight in agent.encoder.state_dict().items())
 
 
-def test_what_is_not_kept_leaves_no_trace(monkeypatch):
-    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", math.inf)
+def consolidations(agent: REC, monkeypatch: pytest.MonkeyPatch) -> list[Metrics]:
+    """What the agent's consolidations will report."""
+    found, phase = [], agent.consolidation.run
+
+    def run(step: int) -> Metrics | None:
+        metrics = phase(step)
+        if metrics is not None:
+            found.append(metrics)
+        return metrics
+
+    monkeypatch.setattr(agent.consolidation, "run", run)
+    return found
+
+
+def test_what_is_not_kept_leaves_weights_and_keys_as_they_were(monkeypatch):
+    monkeypatch.setattr(agents.consolidation, "_surely_positive", lambda gains, spells: False)
     world = FakeWorld()
-    agent = make_rec(world, **ASLEEP)
-    first = copy.deepcopy((agent.encoder.state_dict(), agent.optimiser.state_dict()))
-    play(world, agent, 240)
-    torch.testing.assert_close((agent.encoder.state_dict(), agent.optimiser.state_dict()), first, rtol=0, atol=0)
+    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    found = consolidations(agent, monkeypatch)
+    play(world, agent, 49)
+    agent.memory.table.recentre()
+    before = copy.deepcopy((agent.encoder.state_dict(), agent.optimiser.state_dict(), agent.memory.table.centre))
+    slots = agent.memory.filled_slots()
+    keys = agent.memory.table.keys[agent.memory.rows_of(slots)]
+    assert agent.consolidation.run(100) and [one["consolidation/kept"] for one in found] == [0]
+    after = (agent.encoder.state_dict(), agent.optimiser.state_dict(), agent.memory.table.centre)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    torch.testing.assert_close(agent.memory.table.keys[agent.memory.rows_of(slots)], keys, rtol=0, atol=0)
+    play(world, agent, 20)
     assert agent.consolidation.changed_at == -1
     assert_fresh(agent)
 
 
-@pytest.mark.parametrize("better", [True, False])
-def test_it_is_kept_where_the_newest_play_is_answered_better_by_more_than_chance(better, monkeypatch):
+def test_the_same_memories_are_judged_before_and_after(monkeypatch):
+    rounds, errors = [], Lessons.errors
+
+    def told(self: Lessons, slots: Tensor) -> Tensor:
+        found = errors(self, slots)
+        rounds.append((slots, found))
+        return found
+
+    monkeypatch.setattr(Lessons, "errors", told)
     world = FakeWorld()
-    agent = make_rec(world, **ASLEEP, learning_starts=200, steps_per_update=10**6)
-    play(world, agent, 99)
-    before, rounds = torch.tensor([4.0, 2.0, 5.0, 3.0]), []
-
-    def errors(self: Lessons, slots: Tensor) -> Tensor:
-        rounds.append(slots)
-        # A gain of 2 or 1 on average, with a standard error of 0.7 in both cases.
-        return before if len(rounds) == 1 else before - torch.tensor([0.0, 3.0, 2.0, 3.0]) + (0.0 if better else 1.0)
-
-    monkeypatch.setattr(Lessons, "errors", errors)
-    play(world, agent, 1)
-    assert len(rounds) == 2
-    assert (agent.consolidation.changed_at == agent.step) == better
+    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    found = consolidations(agent, monkeypatch)
+    play(world, agent, 60)
+    [metrics], [(judged, before), (again, after)] = found, rounds
+    assert torch.equal(judged, again) and len(judged) > 5
+    ratio = metrics["consolidation/newest_unexplained_after"] / metrics["consolidation/newest_unexplained_before"]
+    assert ratio == pytest.approx((after.mean() / before.mean()).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("judged", [0, 1])
-def test_what_cannot_be_judged_is_not_kept(judged, monkeypatch):
-    monkeypatch.setattr(Lessons, "later", lambda self, most, rng: torch.arange(judged))
+def test_nothing_is_learned_from_what_is_judged(monkeypatch):
+    asked, judged = [], []
+    draw, later = Lessons.draw, Lessons.later
+
+    def drawn(self: Lessons, *arguments: Any) -> Lesson:
+        asked.append(draw(self, *arguments))
+        return asked[-1]
+
+    def kept_apart(self: Lessons, *arguments: Any) -> Tensor:
+        judged.append(later(self, *arguments))
+        return judged[-1]
+
+    monkeypatch.setattr(Lessons, "draw", drawn)
+    monkeypatch.setattr(Lessons, "later", kept_apart)
     world = FakeWorld()
-    agent = make_rec(world, **ASLEEP)
-    first = copy.deepcopy(agent.encoder.state_dict())
-    play(world, agent, 240)
-    torch.testing.assert_close(agent.encoder.state_dict(), first, rtol=0, atol=0)
-    assert agent.consolidation.changed_at == -1
+    agent = make_rec(world, **{**ASLEEP, "consolidation_updates": 50}, consolidation_growth=1e6)
+    play(world, agent, 50)
+    origins = agent.memory.table.origins
+    [slots] = judged
+    learned = torch.cat([lesson.slots for lesson in asked])
+    assert len(asked) == 50 and len(slots) > 5
+    assert origins[agent.memory.rows_of(learned)].max() + 5 <= origins[agent.memory.rows_of(slots)].min()
+
+
+def test_a_gain_is_above_chance_by_the_standard_error_of_clusters():
+    rng = np.random.default_rng(0)
+    for mean in (0.0, 0.1, 0.2, 0.3, 0.5):
+        for _ in range(20):
+            spells = np.sort(rng.integers(0, 8, 60))
+            # Those of a spell go together.
+            gains = mean + rng.normal(size=8)[spells] * 0.3 + rng.normal(size=60) * 0.1
+            numbers = np.unique(spells)
+            sums = [sum(gain - gains.mean() for gain in gains[spells == number]) for number in numbers]
+            error = math.sqrt(sum(one**2 for one in sums) * len(numbers) / (len(numbers) - 1)) / 60
+            found = agents.consolidation._surely_positive(torch.from_numpy(gains).float(), torch.from_numpy(spells))
+            assert found == (gains.mean() > 2 * error)
+
+
+def test_a_gain_of_few_spells_is_chance():
+    for spells in ([], [3], [0, 0, 1, 1, 2, 3]):
+        gains = torch.ones(len(spells))
+        assert not agents.consolidation._surely_positive(gains, torch.tensor(spells, dtype=torch.int32))
+    assert agents.consolidation._surely_positive(torch.ones(5), torch.arange(5))
 
 
 def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all):
@@ -566,9 +624,7 @@ def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on(ke
     assert_fresh(again)
 
 
-@pytest.mark.parametrize("standard_errors", [-math.inf, math.inf])
-def test_the_search_is_centred_on_the_keys_made_anew(standard_errors, monkeypatch):
-    monkeypatch.setattr(agents.consolidation, "STANDARD_ERRORS", standard_errors)
+def test_the_search_is_centred_on_the_keys_made_anew(keep_all):
     world = FakeWorld()
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6, steps_per_update=10**6)
     play(world, agent, 50)

@@ -64,9 +64,10 @@ def test_who_has_none_that_lies_apart_is_not_asked():
     assert lesson.valid.sum(dim=1).tolist() == [1, 1]
 
 
-def test_actions_are_drawn_by_how_many_memories_they_have():
-    memory, rng = make_memory([[*range(30)], [0, 2], [*range(10)], [], [3]]), np.random.default_rng(0)
-    lessons = Lessons(memory, 5, until=NEVER)
+def test_actions_are_drawn_by_how_many_memories_can_be_asked():
+    """Of the third action ten of fifty: the others are of later."""
+    memory = make_memory([[*range(30)], [0, 2], [*range(10), *range(100, 140)], [], [3]])
+    lessons, rng = Lessons(memory, 5, until=50), np.random.default_rng(0)
     assert lessons.actions == [0, 2]
     drawn: Counter[int] = Counter()
     for _ in range(2_000):
@@ -91,14 +92,14 @@ def plain_unexplained(
 
 @pytest.mark.parametrize("most", [4, 100])
 def test_what_is_left_and_its_gradient_are_those_of_plain_loops(most):
-    memory = make_memory([[0, 1], [*range(12)]])
-    lessons = Lessons(memory, 4, until=NEVER)
+    memory = make_memory([[0, 1], [*range(12), 90, 91]])
+    lessons = Lessons(memory, 4, until=50)
     lesson = lessons.draw(most, 5, np.random.default_rng(0))
     values = memory.stores[1].values[lesson.slots - memory.capacity]
     keys, plain_keys = (torch.randn(len(lesson.slots), 4).requires_grad_() for _ in range(2))
     plain_keys.data.copy_(keys.data)
     found = lessons.unexplained(lesson, keys)
-    expected = plain_unexplained(lesson, plain_keys, values, memory.stores[1].values, 0.1)
+    expected = plain_unexplained(lesson, plain_keys, values, memory.stores[1].values[:12], 0.1)
     torch.testing.assert_close(found, expected)
     found.backward()
     expected.backward()
@@ -133,15 +134,25 @@ def test_many_are_judged_as_few_are(monkeypatch: pytest.MonkeyPatch):
     slots = lessons.later(100, np.random.default_rng(0))
     assert len(slots) > 40
     at_once = lessons.errors(slots)
-    monkeypatch.setattr("memory.episodic.lessons._AT_ONCE", 7)
+    monkeypatch.setattr("memory.episodic.lessons._MOST_DISTANCES", 300)
     torch.testing.assert_close(lessons.errors(slots), at_once)
 
 
 def test_a_fifth_of_all_memories_is_of_later():
     memory = make_memory([[*range(0, 40, 2)], [*range(1, 41, 2)]])
     lessons = Lessons(memory, 1)
-    assert lessons.until == 32
+    assert lessons.until == 31
     assert len(lessons.later(100, np.random.default_rng(0))) == 8
+
+
+def test_what_is_judged_lies_apart_from_all_that_is_learned_from():
+    memory, rng = make_memory([[*range(0, 100, 2)], [*range(1, 100, 2)]]), np.random.default_rng(0)
+    lessons = Lessons(memory, 7)
+    origins = memory.table.origins
+    judged = origins[memory.rows_of(lessons.later(100, rng))]
+    learned = torch.cat([origins[memory.rows_of(lessons.draw(5, 5, rng).slots)] for _ in range(200)])
+    assert judged.min() - learned.max() >= 7
+    assert sorted(learned.unique().tolist()) == [*range(int(judged.min()) - 7)], "all the others come to be asked"
 
 
 def test_an_empty_memory_teaches_nothing():
