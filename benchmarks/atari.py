@@ -13,11 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.return_runs import ReturnOptions, benchmark
-from benchmarks.runner import Preset
+from benchmarks.runner import atari_preset
 from training.command_line import guarded, parse_overrides
-
-VARIANTS = {"nec_frozen": "frozen-encoder"}
-"""What the presets that are no published setting differ in."""
 
 
 class AtariOptions(ReturnOptions):
@@ -32,11 +29,7 @@ class AtariOptions(ReturnOptions):
 def main() -> None:
     default = AtariOptions(out=Path("docs/results/atari_1m.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.atari", __doc__)
-    presets = [
-        Preset(f"atari_{agent}", ("--env.game", game), VARIANTS.get(agent, ""))
-        for game in options.games
-        for agent in options.agents
-    ]
+    presets = [atari_preset(agent, ("--env.game", game)) for game in options.games for agent in options.agents]
     benchmark(options, presets)
 
 

@@ -11,15 +11,14 @@ of REC differ from `online`. Started again, it does the runs that its table lack
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.rec_grid_world import VARIANTS, check_variants, variant_of
 from benchmarks.return_runs import ReturnOptions, benchmark
-from benchmarks.runner import Preset
+from benchmarks.runner import Preset, atari_preset
 from training.command_line import guarded, parse_overrides
 
-PRESETS = {"rec": Preset("atari_rec"), "online": Preset("atari_rec_online", variant="online")}
+PRESETS = {"rec": "rec", "online": "rec_online"}
 """REC's own, by name."""
 
 
@@ -36,7 +35,7 @@ def preset(game: str, variant: str) -> Preset:
     """The preset of a variant on a game."""
     world = ("--env.game", game)
     if variant in PRESETS:
-        return replace(PRESETS[variant], arguments=world)
+        return atari_preset(PRESETS[variant], world)
     return variant_of("atari", world, variant, "rec_online")
 
 

@@ -63,6 +63,15 @@ class Preset:
     """What the variant column says of it, unless it is a published setting."""
 
 
+ATARI_VARIANTS = {"nec_frozen": "frozen-encoder", "rec_online": "online"}
+"""Agents' presets on Atari that are not their first, and what the variant column says of them."""
+
+
+def atari_preset(agent: str, arguments: tuple[str, ...]) -> Preset:
+    """The preset configs/atari_<agent>.yaml with what makes it one world."""
+    return Preset(f"atari_{agent}", arguments, ATARI_VARIANTS.get(agent, ""))
+
+
 def peak_megabytes() -> float:
     """Most memory this process ever held, in MiB."""
     # Linux counts kilobytes, macOS bytes.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput                            MFEC, NEC and DQN on Ms Pac-Man
     python -m benchmarks.throughput --agents nec --first 2_000 --last 6_000 --out /tmp/throughput.csv
-    python -m benchmarks.throughput --agents nec rec --last 60_000 --repeats 3 --out docs/results/rec_throughput.csv
+    python -m benchmarks.throughput --agents nec rec_online --last 60_000 --out docs/results/rec_throughput.csv
 
 Observations are 84 x 84 x 4 and every agent learns at its paper's rate, from `--first` on at the latest. Averaged from
 agent step `--first` to `--last`, one process at a time:
@@ -49,7 +49,7 @@ from agents.replay import Replay
 from assembly import RunConfig, make_agent, make_world
 from benchmarks import results
 from benchmarks.results import Row
-from benchmarks.runner import CommonOptions, Preset, do_missing, missing, peak_megabytes, prepare
+from benchmarks.runner import CommonOptions, atari_preset, do_missing, missing, peak_megabytes, prepare
 from benchmarks.workers import Report
 from envs.world import World
 from memory.episodic import EpisodicMemory
@@ -196,7 +196,7 @@ def _sizes(agent: Any) -> dict[str, float]:
 
 def _measurements(options: ThroughputOptions) -> Iterator[Measurement]:
     world = ("--env.game", options.game, "--env.frame_stack", "4")
-    presets = [Preset(f"atari_{agent}", world) for agent in options.agents]
+    presets = [atari_preset(agent, world) for agent in options.agents]
     for seed in range(options.repeats):
         for config, blank in prepare(options, presets, seed, options.last):
             if getattr(config.agent, "learning_starts", 0) > options.first:

@@ -75,19 +75,20 @@ def test_a_second_stopwatch_counts_within_a_part_of_the_first(monkeypatch):
     assert second.seconds == {"lookup": 2.0}
 
 
-@pytest.mark.parametrize("agent", ["nec", "rec"])
-def test_the_shares_of_an_agent_add_up(agent, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("preset", "agent", "variant"), [("nec", "nec", ""), ("rec_online", "rec", "online")])
+def test_the_shares_of_an_agent_add_up(preset, agent, variant, tmp_path, monkeypatch):
     monkeypatch.chdir(results.REPOSITORY)
     functions = [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())]
     table = tmp_path / "throughput.csv"
     # The worker's process is left out: what is tested is what it does.
     monkeypatch.setattr(throughput, "do_missing", do_here)
-    arguments = ["--game", "breakout", "--agents", agent, "--first", 400, "--last", 480, "--num_envs", 2]
+    arguments = ["--game", "breakout", "--agents", preset, "--first", 400, "--last", 480, "--num_envs", 2]
     run(throughput.main, *arguments, "--threads", 1, "--out", table)
     assert [getattr(owner, name) for owner, name in itertools.chain.from_iterable(PARTS.values())] == functions
 
     rows = results.read(table)
-    assert {(row.experiment, row.world, row.agent) for row in rows} == {("throughput", "breakout", agent)}
+    found = {(row.experiment, row.world, row.agent, row.variant) for row in rows}
+    assert found == {("throughput", "breakout", agent, variant)}
     final = {row.metric: row.value for row in rows}
     shares = {metric: value for metric, value in final.items() if metric.startswith("share_")}
     of_update = {name: shares.pop(name) for name in list(shares) if name.startswith("share_update_")}
