@@ -90,16 +90,14 @@ class Lessons:
 
     def errors(self, slots: Tensor) -> Tensor:
         """Squared errors of what memories of before answer, as in acting, to those in `slots [n]` of `later`, `[n]`."""
-        table, found = self.memory.table, torch.zeros(len(slots))
+        found = torch.zeros(len(slots))
         for action in self.memory.known_actions:
+            store = self.memory.stores[action]
             mine = (slots // self.memory.capacity == action).nonzero().squeeze(1)
-            for piece in mine.split(max(1, _MOST_DISTANCES // table.lengths[action])):
+            for piece in mine.split(max(1, _MOST_DISTANCES // len(store))):
                 asked = slots[piece] - action * self.memory.capacity
                 distances, nearest = self._nearest(action, asked, self.memory.neighbours)
-                filled = table.filled(action)
-                keys, values = table.keys[filled], table.values[filled]
-                weights = self.memory.kernel(keys[asked], keys[nearest], distances.isfinite())
-                found[piece] = ((weights * values[nearest]).sum(dim=1) - values[asked]).square()
+                found[piece] = self._squared_errors(store.keys, store.values, asked, nearest, distances.isfinite())
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:
@@ -113,12 +111,15 @@ class Lessons:
             A number on the graph of the keys; 1 is what the mean value of the action would leave, about.
         """
         values = self.memory.table.values[self.memory.rows_of(lesson.slots)]
-        weights = self.memory.kernel(keys[lesson.asked], keys[lesson.answering], lesson.valid)
-        answers = (weights * values[lesson.answering]).sum(dim=1)
+        errors = self._squared_errors(keys, values, lesson.asked, lesson.answering, lesson.valid)
         action = int(lesson.slots[0]) // self.memory.capacity
         of_before = self.memory.stores[action].values[self._origins(action) < self.until]
-        variance = of_before.var(correction=0).clamp_min(1e-6)
-        return (answers - values[lesson.asked]).square().mean() / variance
+        return errors.mean() / of_before.var(correction=0).clamp_min(1e-6)
+
+    def _squared_errors(self, keys: Tensor, values: Tensor, asked: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
+        """Of the answers of some, `[m, width]`, to those asked, `[m]`, all by place among keys and values; `[m]`."""
+        weights = self.memory.kernel(keys[asked], keys[answering], valid)
+        return ((weights * values[answering]).sum(dim=1) - values[asked]).square()
 
     def _origins(self, action: int) -> Tensor:
         return self.memory.table.origins[self.memory.table.filled(action)]

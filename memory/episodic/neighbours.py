@@ -86,14 +86,6 @@ def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: i
     )
 
 
-def plain_distances(queries: Tensor, keys: Tensor) -> Tensor:
-    """Distances `[n, m]` of all `keys [m, key_size]` from all `queries [n, key_size]`, by subtraction.
-
-    A matrix product rounds away what tells keys apart that are far from the origin. Slow: for some hundreds of each.
-    """
-    return torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")
-
-
 def without(found: Neighbours, rows: Tensor, neighbours: int) -> Neighbours:
     """The nearest of what was found apart from one row of the table for each query.
 

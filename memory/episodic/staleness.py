@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from xxhash import xxh3_64_intdigest
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import plain_distances
 from memory.episodic.reinstatement import Reinstatement
 from memory.episodic.table import Slots
 
@@ -206,12 +205,12 @@ def compared(
     itself = torch.eye(len(fresh), dtype=torch.bool, device=fresh.device)
     # Before the kernel sees them, distances must be those it would tell keys apart by.
     near = [kernel.comparable(keys) for keys in (fresh, stored)]
-    nearest = [plain_distances(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
+    nearest = [_distances(near[0], keys).masked_fill(itself, torch.inf) for keys in near]
     found = [distances.topk(neighbours, dim=1, largest=False).indices for distances in nearest]
     recall = (found[0][:, :, None] == found[1][:, None, :]).any(dim=2).float().mean()
     weighed = [torch.zeros_like(itself).scatter(1, those, True) if nearest_alone else ~itself for those in found]
     weights = [_weights(kernel, fresh, keys, valid) for keys, valid in zip((fresh, stored), weighed, strict=True)]
-    to_stored = plain_distances(near[0], near[1])
+    to_stored = _distances(near[0], near[1])
     ranks = 1 + (to_stored < to_stored.diagonal()[:, None]).sum(dim=1)
     metrics = {
         "neighbour_recall": float(recall),
@@ -230,3 +229,8 @@ def _weights(kernel: Kernel, queries: Tensor, keys: Tensor, valid: Tensor) -> Te
     """What a kernel makes of those of `keys [m, key_size]` that are `valid [n, m]` for each of the queries."""
     pieces = zip(queries.split(_AT_ONCE), valid.split(_AT_ONCE), strict=True)
     return torch.cat([kernel(some, keys[None], those) for some, those in pieces])
+
+
+def _distances(queries: Tensor, keys: Tensor) -> Tensor:
+    # By subtraction: a matrix product rounds away what tells keys apart that are far from the origin.
+    return torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")
