@@ -90,7 +90,7 @@ class Consolidation:
             self._next = max(self._next * config.consolidation_growth, self._next + 1)
         metrics = {"consolidation/unexplained": float(np.mean(left)), "consolidation/kept": float(kept)}
         if len(judged):
-            variance = memory.table.values[memory.rows_of(judged)].var(correction=0).clamp_min(1e-6)
+            variance = lessons.values(judged).var(correction=0).clamp_min(1e-6)
             for name, errors in (("before", before), ("after", after)):
                 metrics[f"consolidation/newest_unexplained_{name}"] = (errors.mean() / variance).item()
         return metrics

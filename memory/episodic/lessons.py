@@ -2,7 +2,8 @@
 
 Memories of an action answer for one another, but none of about the same time: whatever is particular to an episode
 would answer for itself, and be learned by heart. Without that exception it is the kernel regression of Weinberger and
-Tesauro (2007), whose form for classes are neighbourhood components (Goldberger et al. 2004).
+Tesauro (2007), whose form for classes are neighbourhood components (Goldberger et al. 2004). Errors are those of
+rescaled values: a few large returns would make most of a squared error else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ _NEWEST = 0.2
 """Share of the memories that is kept from lessons, for what was learned to be judged by."""
 _MOST_DISTANCES = 2**23
 """Memories are judged in pieces so that the matrix of their distances stays under 32 MiB."""
+
+
+def rescaled(values: Tensor) -> Tensor:
+    """Square roots of values, nearly, and about half of them where they are small: as 0 is to 3 and 8, so 0 to 1 and 2.
+
+    It is h of Pohlen et al. 2018 (arXiv 1805.11593) without the linear term that its inverse needs.
+    """
+    return values.sign() * ((values.abs() + 1).sqrt() - 1)
 
 
 class Lesson(NamedTuple):
@@ -89,7 +98,10 @@ class Lessons:
         return every[torch.from_numpy(rng.choice(len(every), min(most, len(every)), replace=False))]
 
     def errors(self, slots: Tensor) -> Tensor:
-        """Squared errors of what memories of before answer, as in acting, to those in `slots [n]` of `later`, `[n]`."""
+        """Squared errors of what memories of before answer to those in `slots [n]` of `later`, `[n]`.
+
+        The nearest answer as in acting, but by their rescaled values, and errors are of those.
+        """
         found = torch.zeros(len(slots))
         for action in self.memory.known_actions:
             store = self.memory.stores[action]
@@ -97,11 +109,13 @@ class Lessons:
             for piece in mine.split(max(1, _MOST_DISTANCES // len(store))):
                 asked = slots[piece] - action * self.memory.capacity
                 distances, nearest = self._nearest(action, asked, self.memory.neighbours)
-                found[piece] = self._squared_errors(store.keys, store.values, asked, nearest, distances.isfinite())
+                found[piece] = self._squared_errors(
+                    store.keys, rescaled(store.values), asked, nearest, distances.isfinite()
+                )
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:
-        """Mean squared error of the answers of a lesson, over the variance of what its action has of before.
+        """Mean squared error of the answers of a lesson, over the variance of what its action has of before; rescaled.
 
         Args:
             lesson: what was drawn.
@@ -110,11 +124,15 @@ class Lessons:
         Returns:
             A number on the graph of the keys; 1 is what the mean value of the action would leave, about.
         """
-        values = self.memory.table.values[self.memory.rows_of(lesson.slots)]
+        values = self.values(lesson.slots)
         errors = self._squared_errors(keys, values, lesson.asked, lesson.answering, lesson.valid)
         action = int(lesson.slots[0]) // self.memory.capacity
-        of_before = self.memory.stores[action].values[self._origins(action) < self.until]
+        of_before = rescaled(self.memory.stores[action].values[self._origins(action) < self.until])
         return errors.mean() / of_before.var(correction=0).clamp_min(1e-6)
+
+    def values(self, slots: Tensor) -> Tensor:
+        """Rescaled values of memories, `[n]`."""
+        return rescaled(self.memory.table.values[self.memory.rows_of(slots)])
 
     def _squared_errors(self, keys: Tensor, values: Tensor, asked: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
         """Of the answers of some, `[m, width]`, to those asked, `[m]`, all by place among keys and values; `[m]`."""

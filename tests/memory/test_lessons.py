@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from memory.episodic import EpisodicMemory, InverseDistance, Tabular
-from memory.episodic.lessons import Lesson, Lessons
+from memory.episodic.lessons import Lesson, Lessons, rescaled
 
 NEVER = 10**9
 
@@ -21,7 +22,7 @@ def make_memory(origins: list[list[int]], key_size: int = 4) -> EpisodicMemory:
     memory = EpisodicMemory(len(origins), 50, key_size, neighbours=3, kernel=InverseDistance(0.1))
     actions = torch.repeat_interleave(torch.arange(len(origins)), torch.tensor([len(one) for one in origins]))
     keys = torch.randn(len(actions), key_size, generator=generator)
-    values = torch.randn(len(actions), generator=generator)
+    values = 10 * torch.randn(len(actions), generator=generator)
     memory.write(
         actions,
         keys,
@@ -79,6 +80,15 @@ def test_actions_are_drawn_by_how_many_memories_can_be_asked():
     assert drawn[0] / 2_000 == pytest.approx(0.75, abs=0.05)
 
 
+def test_values_are_rescaled():
+    values = torch.tensor([-8.0, -3.0, 0.0, 3.0, 8.0, 15.0, 1e6])
+    torch.testing.assert_close(rescaled(values), torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 999.0005]))
+
+
+def plain_rescaled(values: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([math.copysign(math.sqrt(abs(value) + 1) - 1, value) for value in values.tolist()])
+
+
 def plain_unexplained(
     lesson: Lesson, keys: torch.Tensor, values: torch.Tensor, all_values: torch.Tensor, delta: float
 ) -> torch.Tensor:
@@ -95,11 +105,11 @@ def test_what_is_left_and_its_gradient_are_those_of_plain_loops(most):
     memory = make_memory([[0, 1], [*range(12), 90, 91]])
     lessons = Lessons(memory, 4, until=50)
     lesson = lessons.draw(most, 5, np.random.default_rng(0))
-    values = memory.stores[1].values[lesson.slots - memory.capacity]
+    values = plain_rescaled(memory.stores[1].values)
     keys, plain_keys = (torch.randn(len(lesson.slots), 4).requires_grad_() for _ in range(2))
     plain_keys.data.copy_(keys.data)
     found = lessons.unexplained(lesson, keys)
-    expected = plain_unexplained(lesson, plain_keys, values, memory.stores[1].values[:12], 0.1)
+    expected = plain_unexplained(lesson, plain_keys, values[lesson.slots - memory.capacity], values[:12], 0.1)
     torch.testing.assert_close(found, expected)
     found.backward()
     expected.backward()
@@ -120,7 +130,7 @@ def test_what_is_of_later_is_judged_by_what_is_of_before_and_apart():
     lessons = Lessons(memory, 10, until=12)
     slots = lessons.later(100, np.random.default_rng(0))
     assert sorted(slots.tolist()) == [5, 6, 7, 8, 9], "nothing of before answers for the second action"
-    keys, values = memory.stores[0].keys, memory.stores[0].values
+    keys, values = memory.stores[0].keys, plain_rescaled(memory.stores[0].values)
     for slot, error in zip(slots.tolist(), lessons.errors(slots), strict=True):
         nearest = nearest_apart(keys.tolist(), steps[0], slot, 10, 12)[: memory.neighbours]
         weights = [1 / ((keys[slot] - keys[other]).square().sum() + 0.1) for other in nearest]
