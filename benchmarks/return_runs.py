@@ -2,8 +2,8 @@
 
 A run is a preset with its overrides and a seed. It leaves a curve (`return`: the mean unclipped return of the training
 episodes that ended since the row before; means of what the agent reported of its memory since then: `exact_hit_rate`,
-`known_state_rate`, `megabytes`, `observation_bytes` and the instruments of `memory/episodic/staleness.py`) and, at its
-end,
+`known_state_rate`, `megabytes`, `observation_bytes`, the instruments of `memory/episodic/staleness.py` and, of REC in
+phases, what these came to) and, at its end,
 
     return_last_20      mean return of its last 20 training episodes
     return_over_run     mean return of all its training episodes, as Dopamine's iterations are reported
@@ -46,6 +46,10 @@ CURVES = {
         f"staleness/{name}{quarter}": f"{name}{quarter}"
         for name in ("key_drift", "key_age", "error_ratio")
         for quarter in ("", *(f"_quarter_{number}" for number in (1, 2, 3, 4)))
+    },
+    **{
+        f"consolidation/{name}": f"consolidation_{name}"
+        for name in ("kept", "unexplained", "newest_unexplained_before", "newest_unexplained_after")
     },
 }
 """Tags whose means are rows of a curve, and what they are called there."""
