@@ -8,7 +8,7 @@ newest play, from which it learned nothing, is then answered better by what came
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,17 @@ _LEAST_SPELLS = 5
 """Stretches of play that tell how far the gain varies, at least."""
 _AT_ONCE = 10_000
 """Memories that are embedded anew at a time: bounds what lies beside the table meanwhile."""
+
+
+class Embedding(NamedTuple):
+    """An encoder, with what optimises it, and the keys that it made."""
+
+    weights: dict[str, Any]
+    optimiser: dict[str, Any]
+    slots: Tensor
+    """Of all memories, int64 `[n]`."""
+    keys: Tensor
+    """Theirs, `[n, key_size]`."""
 
 
 class Consolidation:
@@ -56,7 +67,7 @@ class Consolidation:
         Raises:
             NonFiniteError: on a loss, gradient or embedding that is not finite.
         """
-        memory, parts, config = self._memory, self._parts, self._config
+        memory, config = self._memory, self._config
         # Before so many steps nothing can lie apart: to find that out takes a pass over all memories.
         if not config.consolidation_updates or step < max(self._next, config.consolidation_apart):
             return None
@@ -66,26 +77,19 @@ class Consolidation:
         memory.table.now = step
         judged = lessons.later(_JUDGED, self._rng)
         before = lessons.errors(judged)
-        every = memory.filled_slots()
-        keys = memory.table.keys[memory.rows_of(every)]
-        weights, optimiser = copy.deepcopy((parts.encoder.state_dict(), parts.optimiser.state_dict()))
+        embedding = self.embedding()
         left = []
         for _ in range(config.consolidation_updates):
-            loss, batch = self._learn(lessons)
+            loss, batch = self.learn(lessons)
             left.append(loss)
-        for piece in every.split(_AT_ONCE):
-            parts.freshen(piece, batch)
-        memory.table.recentre()
+        self.embed_anew(batch)
         after = lessons.errors(judged)
         spells = memory.table.origins[memory.rows_of(judged)] // config.consolidation_apart
         kept = _surely_positive(before - after, spells)
         if kept:
             self.changed_at = step
         else:
-            parts.encoder.load_state_dict(weights)
-            parts.optimiser.load_state_dict(optimiser)
-            memory.table.move_keys(memory.rows_of(every), keys)
-            memory.table.recentre()
+            self.restore(embedding)
         while self._next <= step:
             self._next = max(self._next * config.consolidation_growth, self._next + 1)
         metrics = {"consolidation/unexplained": float(np.mean(left)), "consolidation/kept": float(kept)}
@@ -95,16 +99,8 @@ class Consolidation:
                 metrics[f"consolidation/newest_unexplained_{name}"] = (errors.mean() / variance).item()
         return metrics
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that changes."""
-        return {"changed_at": self.changed_at, "next": self._next}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what was saved."""
-        self.changed_at, self._next = state["changed_at"], state["next"]
-
-    def _learn(self, lessons: Lessons) -> tuple[float, dict[str, Tensor]]:
-        """One update: what was left unexplained, and what it was made of."""
+    def learn(self, lessons: Lessons) -> tuple[float, dict[str, Tensor]]:
+        """One update by a lesson: what this left unexplained, and what it was made of."""
         memory, parts = self._memory, self._parts
         lesson = lessons.draw(self._config.batch_size, self._config.reinstated, self._rng)
         rows = memory.rows_of(lesson.slots)
@@ -115,6 +111,37 @@ class Consolidation:
         left.backward()
         parts.follow(keys, batch)
         return left.item(), batch
+
+    def embed_anew(self, batch: dict[str, Tensor]) -> None:
+        """Give all memories keys of the encoder as it is, which last learned from a batch.
+
+        Raises:
+            NonFiniteError: on embeddings that are not finite.
+        """
+        for piece in self._memory.filled_slots().split(_AT_ONCE):
+            self._parts.freshen(piece, batch)
+        self._memory.table.recentre()
+
+    def embedding(self) -> Embedding:
+        """The encoder as it is and the key of every memory: a copy, as large as all keys."""
+        weights, optimiser = copy.deepcopy((self._parts.encoder.state_dict(), self._parts.optimiser.state_dict()))
+        slots = self._memory.filled_slots()
+        return Embedding(weights, optimiser, slots, self._memory.table.keys[self._memory.rows_of(slots)])
+
+    def restore(self, embedding: Embedding) -> None:
+        """Go back to an encoder and its keys, bit for bit; nothing was written to the memory since."""
+        self._parts.encoder.load_state_dict(embedding.weights)
+        self._parts.optimiser.load_state_dict(embedding.optimiser)
+        self._memory.table.move_keys(self._memory.rows_of(embedding.slots), embedding.keys)
+        self._memory.table.recentre()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes."""
+        return {"changed_at": self.changed_at, "next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self.changed_at, self._next = state["changed_at"], state["next"]
 
 
 def _surely_positive(gains: Tensor, spells: Tensor) -> bool:

@@ -2,12 +2,13 @@
 
 Memories of an action answer for one another, but none of about the same time: whatever is particular to an episode
 would answer for itself, and be learned by heart. Without that exception it is the kernel regression of Weinberger and
-Tesauro (2007), whose form for classes are neighbourhood components (Goldberger et al. 2004). Errors are those of
+Tesauro (2007), whose form for classes are neighbourhood components (Goldberger et al. 2004). Errors are of
 rescaled values: a few large returns would make most of a squared error else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,19 @@ class Lessons:
         apart: agent steps that lie at least between an observation that is asked and any that answers, and between any
             that is learned from and any that is judged by; 1 or more.
         until: the agent step; by default such that a fifth of all memories are to judge by.
+        scale: what values are made of before they answer, and before errors are taken.
     """
 
-    def __init__(self, memory: EpisodicMemory, apart: int, until: int | None = None) -> None:
+    def __init__(
+        self,
+        memory: EpisodicMemory,
+        apart: int,
+        until: int | None = None,
+        scale: Callable[[Tensor], Tensor] = rescaled,
+    ) -> None:
         self.memory = memory
         self.apart = apart
+        self._scale = scale
         if until is None:
             origins = memory.table.origins[memory.rows_of(memory.filled_slots())].sort().values
             until = int(origins[int(len(origins) * (1 - _NEWEST))]) - apart if len(origins) else 0
@@ -100,7 +109,7 @@ class Lessons:
     def errors(self, slots: Tensor) -> Tensor:
         """Squared errors of what memories of before answer to those in `slots [n]` of `later`, `[n]`.
 
-        The nearest answer as in acting, but by their rescaled values, and errors are of those.
+        The nearest answer as in acting, but by values on the scale of errors.
         """
         found = torch.zeros(len(slots))
         for action in self.memory.known_actions:
@@ -110,12 +119,12 @@ class Lessons:
                 asked = slots[piece] - action * self.memory.capacity
                 distances, nearest = self._nearest(action, asked, self.memory.neighbours)
                 found[piece] = self._squared_errors(
-                    store.keys, rescaled(store.values), asked, nearest, distances.isfinite()
+                    store.keys, self._scale(store.values), asked, nearest, distances.isfinite()
                 )
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:
-        """Mean squared error of the answers of a lesson, over the variance of what its action has of before; rescaled.
+        """Mean squared error of the answers of a lesson, over the variance of what its action has of before.
 
         Args:
             lesson: what was drawn.
@@ -127,12 +136,12 @@ class Lessons:
         values = self.values(lesson.slots)
         errors = self._squared_errors(keys, values, lesson.asked, lesson.answering, lesson.valid)
         action = int(lesson.slots[0]) // self.memory.capacity
-        of_before = rescaled(self.memory.stores[action].values[self._origins(action) < self.until])
+        of_before = self._scale(self.memory.stores[action].values[self._origins(action) < self.until])
         return errors.mean() / of_before.var(correction=0).clamp_min(1e-6)
 
     def values(self, slots: Tensor) -> Tensor:
-        """Rescaled values of memories, `[n]`."""
-        return rescaled(self.memory.table.values[self.memory.rows_of(slots)])
+        """Values of memories on the scale of errors, `[n]`."""
+        return self._scale(self.memory.table.values[self.memory.rows_of(slots)])
 
     def _squared_errors(self, keys: Tensor, values: Tensor, asked: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
         """Of the answers of some, `[m, width]`, to those asked, `[m]`, all by place among keys and values; `[m]`."""
