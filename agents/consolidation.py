@@ -2,7 +2,7 @@
 
 An encoder that learns all the time makes the keys stale that it wrote. One that stands still while the agent plays, and
 learns in between from memories alone, never answers by a stale key. What it learned in a phase is kept only where the
-newest play, from which it learned nothing, is then answered better by what came before.
+newest play, which no lesson asked or had answer, is then answered better by what came before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from agents.agent import Metrics
 from agents.learning_memory import LearningMemory
+from agents.optimisers import load_optimiser
 from agents.rec_config import RECConfig
 from memory.episodic import EpisodicMemory
 from memory.episodic.lessons import Lessons
@@ -25,13 +26,15 @@ _JUDGED = 10_000
 _STANDARD_ERRORS = 2.0
 """Mean gain over its standard error above which what a phase learned is kept."""
 _LEAST_SPELLS = 5
-"""Stretches of play that tell how far the gain varies, at least."""
+"""Stretches of play that tell how far the gain varies, at least: with fewer there is no phase."""
+_LEAST_VARIANCE = 1e-6
+"""Of rescaled values, above which there is something to explain."""
 _AT_ONCE = 10_000
 """Memories that are embedded anew at a time: bounds what lies beside the table meanwhile."""
 
 
 class Embedding(NamedTuple):
-    """An encoder, with what optimises it, and the keys that it made."""
+    """A copy of an encoder, with what optimises it, and of the keys that it made."""
 
     weights: dict[str, Any]
     optimiser: dict[str, Any]
@@ -39,6 +42,8 @@ class Embedding(NamedTuple):
     """Of all memories, int64 `[n]`."""
     keys: Tensor
     """Theirs, `[n, key_size]`."""
+    keyed_at: Tensor
+    """The agent steps at which those were made, int32 `[n]`."""
 
 
 class Consolidation:
@@ -68,14 +73,16 @@ class Consolidation:
             NonFiniteError: on a loss, gradient or embedding that is not finite.
         """
         memory, config = self._memory, self._config
-        # Before so many steps nothing can lie apart: to find that out takes a pass over all memories.
-        if not config.consolidation_updates or step < max(self._next, config.consolidation_apart):
+        if not config.consolidation_updates or step < self._next or not len(memory):
             return None
         lessons = Lessons(memory, config.consolidation_apart)
-        if not lessons.actions:
+        judged = lessons.later(_JUDGED, self._rng)
+        spells = memory.table.origins[memory.rows_of(judged)] // config.consolidation_apart
+        if not lessons.actions or len(spells.unique()) < _LEAST_SPELLS:
+            # To find that out takes a pass over all memories.
+            self._next = step + config.consolidation_apart
             return None
         memory.table.now = step
-        judged = lessons.later(_JUDGED, self._rng)
         before = lessons.errors(judged)
         embedding = self.embedding()
         left = []
@@ -84,8 +91,7 @@ class Consolidation:
             left.append(loss)
         self.embed_anew(batch)
         after = lessons.errors(judged)
-        spells = memory.table.origins[memory.rows_of(judged)] // config.consolidation_apart
-        kept = _surely_positive(before - after, spells)
+        kept = _above_chance(before - after, spells)
         if kept:
             self.changed_at = step
         else:
@@ -93,8 +99,9 @@ class Consolidation:
         while self._next <= step:
             self._next = max(self._next * config.consolidation_growth, self._next + 1)
         metrics = {"consolidation/unexplained": float(np.mean(left)), "consolidation/kept": float(kept)}
-        if len(judged):
-            variance = lessons.values(judged).var(correction=0).clamp_min(1e-6)
+        variance = lessons.values(judged).var(correction=0)
+        # Where rewards are rare the newest values may all be the same: then there is nothing to explain.
+        if variance > _LEAST_VARIANCE:
             for name, errors in (("before", before), ("after", after)):
                 metrics[f"consolidation/newest_unexplained_{name}"] = (errors.mean() / variance).item()
         return metrics
@@ -125,15 +132,20 @@ class Consolidation:
     def embedding(self) -> Embedding:
         """The encoder as it is and the key of every memory: a copy, as large as all keys."""
         weights, optimiser = copy.deepcopy((self._parts.encoder.state_dict(), self._parts.optimiser.state_dict()))
-        slots = self._memory.filled_slots()
-        return Embedding(weights, optimiser, slots, self._memory.table.keys[self._memory.rows_of(slots)])
+        table, slots = self._memory.table, self._memory.filled_slots()
+        rows = self._memory.rows_of(slots)
+        return Embedding(weights, optimiser, slots, table.keys[rows], table.keyed_at[rows])
 
     def restore(self, embedding: Embedding) -> None:
-        """Go back to an encoder and its keys, bit for bit; nothing was written to the memory since."""
+        """Go back to an encoder and its keys, bit for bit; nothing was written to the memory since.
+
+        The search is centred on them anew.
+        """
         self._parts.encoder.load_state_dict(embedding.weights)
-        self._parts.optimiser.load_state_dict(embedding.optimiser)
-        self._memory.table.move_keys(self._memory.rows_of(embedding.slots), embedding.keys)
-        self._memory.table.recentre()
+        load_optimiser(self._parts.optimiser, embedding.optimiser)
+        table = self._memory.table
+        table.place_keys(self._memory.rows_of(embedding.slots), embedding.keys, embedding.keyed_at)
+        table.recentre()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes."""
@@ -144,15 +156,14 @@ class Consolidation:
         self.changed_at, self._next = state["changed_at"], state["next"]
 
 
-def _surely_positive(gains: Tensor, spells: Tensor) -> bool:
-    """Whether the mean of gains `[n]` is above zero by more than chance.
+def _above_chance(gains: Tensor, spells: Tensor) -> bool:
+    """Whether the mean of gains `[n]` is more than two standard errors above zero.
 
-    Those of one spell, int `[n]`, are not independent of one another: the standard error is that of clusters.
+    Those of one spell, int `[n]`, are not independent of one another: the standard error is that of clusters. Returns
+    look ahead into the next spell, and spells are few, so that of what gains nothing 6 to 10 in 100 pass.
     """
     numbers, places = spells.unique(return_inverse=True)
     count = len(numbers)
-    if count < _LEAST_SPELLS:
-        return False
     sums = torch.zeros(count).index_add_(0, places, gains - gains.mean())
     error = (sums.square().sum() * count / (count - 1)).sqrt() / len(gains)
     return bool(gains.mean() > _STANDARD_ERRORS * error)

@@ -5,7 +5,8 @@
 
 REC plays with its encoder as drawn. Then the encoder learns from the older four fifths of the memories, from the same
 weights each time, with lessons that differ (`TRIALS`). After so many updates all memories are embedded anew, and the
-older answer for the newest. What they leave unexplained, of the variance of the newest:
+older answer for the newest; for further updates the keys go back to those of the start, by which a phase chooses who
+answers. What is left unexplained, of the variance of the newest:
 
     rescaled_TRIAL_UPDATES  of values as `memory.episodic.lessons.rescaled` has them
     values_TRIAL_UPDATES    of values as they are
@@ -101,6 +102,8 @@ def learned(agent: REC, updates: tuple[int, ...]) -> dict[str, float]:
             if done in updates:
                 agent.consolidation.embed_anew(batch)
                 found |= left(f"{name}_{done}")
+                agent.memory.table.move_keys(agent.memory.rows_of(drawn.slots), drawn.keys)
+                agent.memory.table.recentre()
         agent.consolidation.restore(drawn)
     return found
 
@@ -108,7 +111,7 @@ def learned(agent: REC, updates: tuple[int, ...]) -> dict[str, float]:
 def main() -> None:
     default = LessonsOptions(steps=50_000, eval_games=0, out=Path("docs/results/lessons.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.lessons", __doc__)
-    if options.steps < (least := 5 * max(trial.apart for trial in TRIALS.values())):
+    if 0 < options.steps < (least := 5 * max(trial.apart for trial in TRIALS.values())):
         raise UsageError(f"--steps must be at least {least:,}, for memories to lie apart, not {options.steps:,}")
     still = ("--agent.consolidation_updates", "0")
     presets = [atari_preset("rec", ("--env.game", game, *still)) for game in options.games]

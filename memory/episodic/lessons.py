@@ -18,15 +18,18 @@ from torch import Tensor
 from memory.episodic.memory import EpisodicMemory
 
 _NEWEST = 0.2
-"""Share of the memories that is kept from lessons, for what was learned to be judged by."""
+"""Share of the memories by which what was learned is judged; no lesson has them, nor those just before them."""
 _MOST_DISTANCES = 2**23
-"""Memories are judged in pieces so that the matrix of their distances stays under 32 MiB."""
+"""Memories are looked for in pieces so that a matrix of distances stays under 32 MiB, as does that of steps between."""
+_AT_ONCE = 1_000
+"""Memories that are judged at a time: bounds the keys of those that answer, 26 MiB of them where fifty of 128 do."""
 
 
 def rescaled(values: Tensor) -> Tensor:
-    """Square roots of values, nearly, and about half of them where they are small: as 0 is to 3 and 8, so 0 to 1 and 2.
+    """sign(v) (sqrt(|v| + 1) - 1): 3 becomes 1 and 8 becomes 2; about v / 2 where v is small.
 
-    It is h of Pohlen et al. 2018 (arXiv 1805.11593) without the linear term that its inverse needs.
+    It is h of Pohlen et al. 2018 (arXiv 1805.11593) without its linear term, which keeps the slope of the inverse
+    bounded: nothing is scaled back here.
     """
     return values.sign() * ((values.abs() + 1).sqrt() - 1)
 
@@ -79,13 +82,18 @@ class Lessons:
     def draw(self, most: int, width: int, rng: np.random.Generator) -> Lesson:
         """Distinct memories of an action, drawn by how many can be asked, and the nearest to each, by stored keys.
 
-        A pass over the keys of that action for every draw. There must be `actions`.
+        A pass over the keys of that action for every draw.
 
         Args:
             most: how many are asked, where the action has as many.
             width: how many answer each, where there are as many.
             rng: what draws.
+
+        Raises:
+            ValueError: where there are no `actions`.
         """
+        if not self._askable:
+            raise ValueError(f"there are no lessons: no two memories of before lie {self.apart:,} agent steps apart")
         counts = np.array([len(places) for places in self._askable.values()])
         action = self.actions[rng.choice(len(counts), p=counts / counts.sum())]
         asked = self._askable[action]
@@ -115,12 +123,11 @@ class Lessons:
         for action in self.memory.known_actions:
             store = self.memory.stores[action]
             mine = (slots // self.memory.capacity == action).nonzero().squeeze(1)
-            for piece in mine.split(max(1, _MOST_DISTANCES // len(store))):
+            for piece in mine.split(_AT_ONCE):
                 asked = slots[piece] - action * self.memory.capacity
                 distances, nearest = self._nearest(action, asked, self.memory.neighbours)
-                found[piece] = self._squared_errors(
-                    store.keys, self._scale(store.values), asked, nearest, distances.isfinite()
-                )
+                valid = distances.isfinite()
+                found[piece] = self._squared_errors(store.keys, self._scale(store.values), asked, nearest, valid)
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:
@@ -165,9 +172,13 @@ class Lessons:
         """Distances and places of the nearest of before that lie apart, `[n, width]`; inf where there are no more."""
         table, origins = self.memory.table, self._origins(action)
         keys = table.keys[table.filled(action)] - table.centre
-        # By a matrix product: rounding can only swap memories that are about as near.
-        distances = torch.cdist(keys[asked], keys)
-        near = (origins[asked, None] - origins).abs_() < self.apart
-        distances.masked_fill_(near | (origins >= self.until), torch.inf)
-        found = distances.topk(min(width, len(keys)), dim=1, largest=False)
-        return found.values, found.indices
+        distances, places = [], []
+        for piece in asked.split(max(1, _MOST_DISTANCES // len(keys))):
+            # By a matrix product: rounding can only swap memories that are about as near.
+            found = torch.cdist(keys[piece], keys)
+            near = (origins[piece, None] - origins).abs_() < self.apart
+            found.masked_fill_(near | (origins >= self.until), torch.inf)
+            best = found.topk(min(width, len(keys)), dim=1, largest=False)
+            distances.append(best.values)
+            places.append(best.indices)
+        return torch.cat(distances), torch.cat(places)

@@ -462,7 +462,7 @@ def test_its_own_memory_may_answer_a_state_without_credit():
 @pytest.fixture
 def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what was learned in a consolidation, whatever it is worth."""
-    monkeypatch.setattr(agents.consolidation, "_surely_positive", lambda gains, spells: True)
+    monkeypatch.setattr(agents.consolidation, "_above_chance", lambda gains, spells: True)
 
 
 def assert_fresh(agent: REC) -> None:
@@ -502,7 +502,7 @@ def consolidations(agent: REC, monkeypatch: pytest.MonkeyPatch) -> list[Metrics]
 
 
 def test_what_is_not_kept_leaves_weights_and_keys_as_they_were(monkeypatch):
-    monkeypatch.setattr(agents.consolidation, "_surely_positive", lambda gains, spells: False)
+    monkeypatch.setattr(agents.consolidation, "_above_chance", lambda gains, spells: False)
     world = FakeWorld()
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
     found = consolidations(agent, monkeypatch)
@@ -520,23 +520,54 @@ def test_what_is_not_kept_leaves_weights_and_keys_as_they_were(monkeypatch):
     assert_fresh(agent)
 
 
-def test_the_same_memories_are_judged_before_and_after(monkeypatch):
-    rounds, errors = [], Lessons.errors
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_phase_is_judged_by_what_the_same_memories_gained(monkeypatch, kept):
+    rounds, lost, verdicts = [], [], []
+    errors, unexplained = Lessons.errors, Lessons.unexplained
 
     def told(self: Lessons, slots: Tensor) -> Tensor:
-        found = errors(self, slots)
-        rounds.append((slots, found))
-        return found
+        rounds.append((slots, errors(self, slots)))
+        return rounds[-1][1]
+
+    def learned(self: Lessons, *arguments: Any) -> Tensor:
+        lost.append(unexplained(self, *arguments))
+        return lost[-1]
+
+    def judge(gains: Tensor, spells: Tensor) -> bool:
+        verdicts.append((gains, spells))
+        return kept
 
     monkeypatch.setattr(Lessons, "errors", told)
+    monkeypatch.setattr(Lessons, "unexplained", learned)
+    monkeypatch.setattr(agents.consolidation, "_above_chance", judge)
     world = FakeWorld()
     agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
     found = consolidations(agent, monkeypatch)
-    play(world, agent, 60)
-    [metrics], [(judged, before), (again, after)] = found, rounds
+    play(world, agent, 49)
+    keyed_at = agent.memory.table.keyed_at[agent.memory.rows_of(every := agent.memory.filled_slots())]
+    assert agent.consolidation.run(100)
+    [metrics], [(judged, before), (again, after)], [(gains, spells)] = found, rounds, verdicts
     assert torch.equal(judged, again) and len(judged) > 5
-    ratio = metrics["consolidation/newest_unexplained_after"] / metrics["consolidation/newest_unexplained_before"]
-    assert ratio == pytest.approx((after.mean() / before.mean()).item(), rel=1e-4)
+    assert torch.equal(gains, before - after)
+    table, rows = agent.memory.table, agent.memory.rows_of(judged)
+    assert spells.tolist() == [origin // 5 for origin in table.origins[rows].tolist()]
+    variance = np.var([math.copysign(math.sqrt(abs(value) + 1) - 1, value) for value in table.values[rows].tolist()])
+    for name, left in (("before", before), ("after", after)):
+        assert metrics[f"consolidation/newest_unexplained_{name}"] == pytest.approx(float(left.mean()) / variance)
+    assert metrics["consolidation/unexplained"] == pytest.approx(np.mean([one.item() for one in lost]))
+    assert metrics["consolidation/kept"] == kept
+    age = table.keyed_at[agent.memory.rows_of(every)]
+    assert (age == 100).all() if kept else torch.equal(age, keyed_at)
+
+
+def test_where_the_newest_are_all_the_same_nothing_is_told_of_what_they_leave(monkeypatch):
+    world = FakeWorld()
+    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    found = consolidations(agent, monkeypatch)
+    play(world, agent, 49)
+    agent.memory.table.values.fill_(1.0)
+    assert agent.consolidation.run(100)
+    assert {*found[0]} == {"consolidation/unexplained", "consolidation/kept"} and found[0]["consolidation/kept"] == 0
 
 
 def test_nothing_is_learned_from_what_is_judged(monkeypatch):
@@ -573,15 +604,8 @@ def test_a_gain_is_above_chance_by_the_standard_error_of_clusters():
             numbers = np.unique(spells)
             sums = [sum(gain - gains.mean() for gain in gains[spells == number]) for number in numbers]
             error = math.sqrt(sum(one**2 for one in sums) * len(numbers) / (len(numbers) - 1)) / 60
-            found = agents.consolidation._surely_positive(torch.from_numpy(gains).float(), torch.from_numpy(spells))
+            found = agents.consolidation._above_chance(torch.from_numpy(gains).float(), torch.from_numpy(spells))
             assert found == (gains.mean() > 2 * error)
-
-
-def test_a_gain_of_few_spells_is_chance():
-    for spells in ([], [3], [0, 0, 1, 1, 2, 3]):
-        gains = torch.ones(len(spells))
-        assert not agents.consolidation._surely_positive(gains, torch.tensor(spells, dtype=torch.int32))
-    assert agents.consolidation._surely_positive(torch.ones(5), torch.arange(5))
 
 
 def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all):
@@ -598,14 +622,28 @@ def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all
 @pytest.mark.usefixtures("keep_all")
 @pytest.mark.parametrize("learning_starts", [0, 30])
 def test_a_consolidation_waits_for_something_to_learn_from(learning_starts):
-    """The first episode lasts until step 61."""
+    """The first episode lasts until step 161."""
     world = FakeWorld(num_envs=1, end_chance=0.0)
     agent = make_rec(world, **ASLEEP, learning_starts=learning_starts)
-    play(world, agent, 60)
+    play(world, agent, 160)
     assert agent.consolidation.changed_at == -1
     world.end_chance = 1.0
     play(world, agent, 1)
-    assert agent.consolidation.changed_at == 61
+    assert agent.consolidation.changed_at == 161
+
+
+def test_there_is_no_phase_before_there_are_stretches_to_judge_it_by(monkeypatch):
+    """Of 61 steps the newest fifth is of three stretches of five; that is found out once in so many steps."""
+    world = FakeWorld(num_envs=1, end_chance=0.0)
+    agent = make_rec(world, **ASLEEP)
+    play(world, agent, 60)
+    world.end_chance = 1.0
+    play(world, agent, 1)
+    looks, learned = [], []
+    monkeypatch.setattr(agents.consolidation, "Lessons", lambda *given: looks.append(given) or Lessons(*given))
+    monkeypatch.setattr(agent.consolidation, "learn", learned.append)
+    assert not any(agent.consolidation.run(step) for step in range(100, 120))
+    assert len(looks) == 4 and not learned
 
 
 def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on(keep_all):

@@ -116,6 +116,19 @@ def test_what_is_left_and_its_gradient_are_those_of_plain_loops(most):
     torch.testing.assert_close(keys.grad, plain_keys.grad)
 
 
+def test_errors_are_of_values_on_the_scale_that_is_given():
+    memory = make_memory([[*range(12)]])
+    lesson = Lessons(memory, 1, until=NEVER).draw(12, 3, np.random.default_rng(0))
+    keys = torch.randn(len(lesson.slots), 4)
+    asked, values = lesson.slots, memory.stores[0].values
+    found = Lessons(memory, 1, until=NEVER, scale=torch.exp).unexplained(lesson, keys)
+    torch.testing.assert_close(found, plain_unexplained(lesson, keys, values.exp()[asked], values.exp(), 0.1))
+    later = torch.arange(6, 12)
+    assert not torch.allclose(
+        Lessons(memory, 1, until=5, scale=torch.exp).errors(later), Lessons(memory, 1, until=5).errors(later)
+    )
+
+
 def test_equal_values_leave_nothing():
     memory = make_memory([[*range(12)]])
     memory.table.values.fill_(2.0)
@@ -146,6 +159,13 @@ def test_many_are_judged_as_few_are(monkeypatch: pytest.MonkeyPatch):
     at_once = lessons.errors(slots)
     monkeypatch.setattr("memory.episodic.lessons._MOST_DISTANCES", 300)
     torch.testing.assert_close(lessons.errors(slots), at_once)
+    monkeypatch.setattr("memory.episodic.lessons._AT_ONCE", 9)
+    torch.testing.assert_close(lessons.errors(slots), at_once)
+
+
+def test_where_nothing_lies_apart_no_lesson_is_drawn():
+    with pytest.raises(ValueError, match="no two memories of before lie 1,000 agent steps apart"):
+        Lessons(make_memory([[*range(40)]]), 1_000, until=20).draw(5, 2, np.random.default_rng(0))
 
 
 def test_a_fifth_of_all_memories_is_of_later():
