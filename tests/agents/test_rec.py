@@ -648,14 +648,16 @@ def test_there_is_no_phase_before_there_are_stretches_to_judge_it_by(monkeypatch
 
 def test_what_is_under_way_when_it_is_saved_is_embedded_anew_after_it_goes_on(keep_all):
     world = FakeWorld(end_chance=0.0)
-    agent = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    # What is written by then is of so few steps that others would make no five stretches.
+    options = {**ASLEEP, "consolidation_apart": 2, "consolidation_growth": 1e6}
+    agent = make_rec(world, **options)
     play(world, agent, 20)
     world.end_chance = 0.5
     play(world, agent, 10)
     world.end_chance = 0.0
     play(world, agent, 30)
     assert agent.consolidation.changed_at == 100
-    again = make_rec(world, **ASLEEP, consolidation_growth=1e6)
+    again = make_rec(world, **options)
     again.load_state_dict(copy.deepcopy(agent.state_dict()))
     world.end_chance = 1.0
     play(world, again, 1)
