@@ -160,7 +160,7 @@ def _above_chance(gains: Tensor, spells: Tensor) -> bool:
     """Whether the mean of gains `[n]` is more than two standard errors above zero.
 
     Those of one spell, int `[n]`, are not independent of one another: the standard error is that of clusters. Returns
-    look ahead into the next spell, and spells are few, so that of what gains nothing 6 to 10 in 100 pass.
+    look ahead into the next spell, and spells are few, so that of what gains nothing 5 to 9 in 100 pass.
     """
     numbers, places = spells.unique(return_inverse=True)
     count = len(numbers)

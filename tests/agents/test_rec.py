@@ -608,6 +608,17 @@ def test_a_gain_is_above_chance_by_the_standard_error_of_clusters():
             assert found == (gains.mean() > 2 * error)
 
 
+@pytest.mark.parametrize("spells", [5, 10, 50])
+def test_of_what_gains_nothing_few_pass(spells):
+    """Noise that lasts, as that of returns does, for 0.8 of a spell; the docstring tells of 5 to 9 in 100."""
+    rng, passed, rounds = np.random.default_rng(0), 0, 1_000
+    numbers = torch.arange(spells).repeat_interleave(25)
+    for _ in range(rounds):
+        noise = np.convolve(rng.normal(size=25 * spells + 19), np.ones(20), mode="valid")
+        passed += agents.consolidation._above_chance(torch.from_numpy(noise).float(), numbers)
+    assert 0.03 < passed / rounds < 0.12
+
+
 def test_consolidations_come_when_so_many_times_as_many_steps_were_done(keep_all):
     world = FakeWorld(num_envs=1)
     agent = make_rec(world, **ASLEEP, consolidation_growth=1.5)
