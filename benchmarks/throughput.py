@@ -13,6 +13,7 @@ agent step `--first` to `--last`, one process at a time:
     share_lookup        from keys to recalls and exact matches, to act and to bootstrap
     share_write         into the episodic memory and the replay
     share_update        gradient steps with all that belongs to them: drawing the batch, encoding, look-up, write-back
+    share_consolidation phases of learning of REC, where the interval has any
     share_other         the rest: choosing, bookkeeping of episodes, heads of networks
     share_update_*      parts of the update: encoding, looking up, bringing observations back (reinstating), the
                         backward passes, and following the gradients (optimiser)
@@ -41,6 +42,7 @@ from unittest import mock
 import torch
 from pydantic import Field
 
+from agents.consolidation import Consolidation
 from agents.dqn import DQN
 from agents.encoders import Encoder, GaussianProjection
 from agents.nec import NEC
@@ -68,6 +70,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     "lookup": [(EpisodicMemory, "read_each"), (EpisodicMemory, "read"), (EpisodicMemory, "exact")],
     "write": [(EpisodicMemory, "write"), (Replay, "append"), (Replay, "start")],
     "update": [(NEC, "_update"), (REC, "_update"), (DQN, "_update")],
+    "consolidation": [(Consolidation, "run")],
 }
 """The functions that each share is the time of."""
 OF_UPDATE: dict[str, list[tuple[type, str]]] = {

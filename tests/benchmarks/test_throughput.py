@@ -97,6 +97,7 @@ def test_the_shares_of_an_agent_add_up(preset, agent, variant, tmp_path, monkeyp
     assert of_update.keys() == {f"share_update_{part}" for part in expected}
     assert 0.5 * shares["share_update"] < sum(of_update.values()) <= shares["share_update"]
     assert shares.keys() == {f"share_{part}" for part in (*PARTS, "other")}
+    assert (shares["share_consolidation"] > 0) == (agent == "rec")
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
     assert all(shares[name] > 0 for name in ("share_environment", "share_encoding", "share_lookup", "share_other"))
     # 20 updates of 32 in 40 steps of two environments: whatever the machine, most of the time.
