@@ -71,6 +71,13 @@ HEADINGS = {
     "own_weight_1e-3": "weight of its own memory: delta 1e-3",
     "explained_1e-3": "variance explained by the others: delta 1e-3",
     **{f"{what}_1e-{power}": f"1e-{power}" for what in ("own_weight", "explained") for power in (4, 5, 6)},
+    "rescaled_drawn": "of rescaled values: as drawn",
+    "values_drawn": "of values as they are: as drawn",
+    **{
+        f"{scale}_{trial}_300": trial.replace("-", " ")
+        for scale in ("rescaled", "values")
+        for trial in ("apart-1", "apart-250", "apart-1000", "apart-4000", "as-they-are")
+    },
     "forcing": "nats paid to discriminators",
     "hidden_accuracy": "discriminator of hidden states right",
     "memory_accuracy": "discriminator of memories right",

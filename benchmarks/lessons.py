@@ -1,7 +1,7 @@
 """What an encoder learns from memories that answer for one another, by who may answer, to docs/results/lessons.csv.
 
     python -m benchmarks.lessons                            two games, three seeds
-    python -m benchmarks.lessons --games qbert --seeds 0 --steps 100000
+    python -m benchmarks.lessons --games qbert --seeds 0 --steps 50000
 
 REC plays with its encoder as drawn. Then the encoder learns from the older four fifths of the memories, from the same
 weights each time, with lessons that differ (`TRIALS`). After so many updates all memories are embedded anew, and the
@@ -109,7 +109,7 @@ def learned(agent: REC, updates: tuple[int, ...]) -> dict[str, float]:
 
 
 def main() -> None:
-    default = LessonsOptions(steps=50_000, eval_games=0, out=Path("docs/results/lessons.csv"))
+    default = LessonsOptions(steps=100_000, eval_games=0, out=Path("docs/results/lessons.csv"))
     options = parse_overrides(default, sys.argv[1:], "benchmarks.lessons", __doc__)
     if 0 < options.steps < (least := 5 * max(trial.apart for trial in TRIALS.values())):
         raise UsageError(f"--steps must be at least {least:,}, for memories to lie apart, not {options.steps:,}")

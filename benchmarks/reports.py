@@ -96,6 +96,16 @@ REPORTS = {
             *(f"{what}_{delta}" for what in ("own_weight", "explained") for delta in ("1e-3", "1e-4", "1e-5", "1e-6")),
         )
     ),
+    "lessons": Report(
+        tuple(
+            f"{scale}_{name}"
+            for scale in ("rescaled", "values")
+            for name in (
+                "drawn",
+                *(f"{trial}_300" for trial in ("apart-1", "apart-250", "apart-1000", "apart-4000", "as-they-are")),
+            )
+        )
+    ),
     "hidden_goal_maze": Report(
         ("oracle_share", "hits", "eval_return", "steps_per_second"),
         (Figure("oracle_share", "Share of the oracle's hits"),),
