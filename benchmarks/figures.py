@@ -22,7 +22,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks import results
-from benchmarks.reports import BABI_TASKS, REPORTS, Figure, Report
+from benchmarks.reports import BABI_TASKS, LESSONS, REPORTS, Figure, Report
 from benchmarks.results import Row
 from benchmarks.runner import check_folder
 from training.command_line import UsageError, guarded, parse_overrides
@@ -73,11 +73,7 @@ HEADINGS = {
     **{f"{what}_1e-{power}": f"1e-{power}" for what in ("own_weight", "explained") for power in (4, 5, 6)},
     "rescaled_drawn": "of rescaled values: as drawn",
     "values_drawn": "of values as they are: as drawn",
-    **{
-        f"{scale}_{trial}_300": trial.replace("-", " ")
-        for scale in ("rescaled", "values")
-        for trial in ("apart-1", "apart-250", "apart-1000", "apart-4000", "as-they-are")
-    },
+    **{f"{scale}_{trial}_300": trial.replace("-", " ") for scale in ("rescaled", "values") for trial in LESSONS},
     "forcing": "nats paid to discriminators",
     "hidden_accuracy": "discriminator of hidden states right",
     "memory_accuracy": "discriminator of memories right",

@@ -53,6 +53,7 @@ REC_FIGURES = (
     Figure("error_ratio", "Reinstatement error ratio", suffix="_error_ratio"),
 )
 BABI_TASKS = tuple(f"error_percent_task_{number}" for number in TASKS)
+LESSONS = ("apart-1", "apart-250", "apart-1000", "apart-4000", "as-they-are")
 REPORTS = {
     "quickstart": Report(
         ("return_last_20", "steps_per_second", "peak_megabytes"),
@@ -100,10 +101,7 @@ REPORTS = {
         tuple(
             f"{scale}_{name}"
             for scale in ("rescaled", "values")
-            for name in (
-                "drawn",
-                *(f"{trial}_300" for trial in ("apart-1", "apart-250", "apart-1000", "apart-4000", "as-they-are")),
-            )
+            for name in ("drawn", *(f"{trial}_300" for trial in LESSONS))
         )
     ),
     "hidden_goal_maze": Report(
