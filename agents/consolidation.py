@@ -21,7 +21,7 @@ from agents.rec_config import RECConfig
 from memory.episodic import EpisodicMemory
 from memory.episodic.lessons import Lessons
 
-_JUDGED = 10_000
+JUDGED = 10_000
 """Memories of the newest play by which a phase is judged, at most."""
 _STANDARD_ERRORS = 2.0
 """Mean gain over its standard error above which what a phase learned is kept."""
@@ -76,7 +76,7 @@ class Consolidation:
         if not config.consolidation_updates or step < self._next or not len(memory):
             return None
         lessons = Lessons(memory, config.consolidation_apart)
-        judged = lessons.later(_JUDGED, self._rng)
+        judged = lessons.later(JUDGED, self._rng)
         spells = memory.table.origins[memory.rows_of(judged)] // config.consolidation_apart
         if not lessons.actions or len(spells.unique()) < _LEAST_SPELLS:
             # To find that out takes a pass over all memories.

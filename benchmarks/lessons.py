@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from agents.consolidation import JUDGED
 from agents.rec import REC
 from benchmarks.return_runs import ReturnCourse, ReturnOptions, benchmark
 from benchmarks.runner import atari_preset
@@ -55,8 +56,6 @@ SCALES = {"rescaled": rescaled, "values": as_they_are}
 """By which all trials are judged."""
 UPDATES = (150, 300)
 """After how many they are."""
-JUDGED = 10_000
-"""Memories of the newest play by which they are, at most."""
 
 
 class LessonsOptions(ReturnOptions):

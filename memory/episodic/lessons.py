@@ -123,11 +123,12 @@ class Lessons:
         for action in self.memory.known_actions:
             store = self.memory.stores[action]
             mine = (slots // self.memory.capacity == action).nonzero().squeeze(1)
-            for piece in mine.split(_AT_ONCE):
-                asked = slots[piece] - action * self.memory.capacity
-                distances, nearest = self._nearest(action, asked, self.memory.neighbours)
-                valid = distances.isfinite()
-                found[piece] = self._squared_errors(store.keys, self._scale(store.values), asked, nearest, valid)
+            asked = slots[mine] - action * self.memory.capacity
+            distances, nearest = self._nearest(action, asked, self.memory.neighbours)
+            values = self._scale(store.values)
+            pieces = (part.split(_AT_ONCE) for part in (mine, asked, nearest, distances.isfinite()))
+            for piece, *question in zip(*pieces, strict=True):
+                found[piece] = self._squared_errors(store.keys, values, *question)
         return found
 
     def unexplained(self, lesson: Lesson, keys: Tensor) -> Tensor:

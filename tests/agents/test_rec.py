@@ -20,6 +20,7 @@ from agents.rec import REC
 from agents.rec_config import RECConfig
 from memory.episodic.lessons import Lesson, Lessons
 from tests.agents.fake_world import FakeWorld, hash_each, play
+from tests.memory import oracle
 
 SMALL = {
     "architecture": "dense",
@@ -551,7 +552,7 @@ def test_a_phase_is_judged_by_what_the_same_memories_gained(monkeypatch, kept):
     assert torch.equal(gains, before - after)
     table, rows = agent.memory.table, agent.memory.rows_of(judged)
     assert spells.tolist() == [origin // 5 for origin in table.origins[rows].tolist()]
-    variance = np.var([math.copysign(math.sqrt(abs(value) + 1) - 1, value) for value in table.values[rows].tolist()])
+    variance = np.var([oracle.rescaled(value) for value in table.values[rows].tolist()])
     for name, left in (("before", before), ("after", after)):
         assert metrics[f"consolidation/newest_unexplained_{name}"] == pytest.approx(float(left.mean()) / variance)
     assert metrics["consolidation/unexplained"] == pytest.approx(np.mean([one.item() for one in lost]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from benchmarks import lessons as benchmark
 from benchmarks.lessons import SCALES, TRIALS, Trial, learned
 from memory.episodic.lessons import Lessons
 from tests.agents.fake_world import FakeWorld, play
+from tests.memory import oracle
 
 APART = 5
 
@@ -49,7 +49,7 @@ def plain_left(agent: REC, rescale: bool) -> float:
         steps = table.origins[table.filled(action)].tolist()
         values = store.values.tolist()
         if rescale:
-            values = [math.copysign(math.sqrt(abs(value) + 1) - 1, value) for value in values]
+            values = [oracle.rescaled(value) for value in values]
         for slot, step in enumerate(steps):
             if step < until + APART or min(steps) >= until:
                 continue
@@ -59,8 +59,10 @@ def plain_left(agent: REC, rescale: bool) -> float:
                 if before < until
             }
             nearest = sorted(squared, key=squared.__getitem__)[: memory.neighbours]
-            weights = [1 / (squared[other] + agent.config.kernel_delta) for other in nearest]
-            answer = sum(weight * values[one] for weight, one in zip(weights, nearest, strict=True)) / sum(weights)
+            keys = [store.keys[other].tolist() for other in nearest]
+            delta = agent.config.kernel_delta
+            weights = oracle.inverse_distance(store.keys[slot].tolist(), keys, [True] * len(keys), delta)
+            answer = sum(weight * values[one] for weight, one in zip(weights, nearest, strict=True))
             errors.append((answer - values[slot]) ** 2)
             judged.append(values[slot])
     return float(np.mean(errors) / np.var(judged))

@@ -133,6 +133,11 @@ def uniform_mean(valid: Sequence[bool]) -> list[float]:
     return [float(real) / sum(valid) for real in valid]
 
 
+def rescaled(value: float) -> float:
+    """sign(v) (sqrt(|v| + 1) - 1), as lessons rescale values."""
+    return math.copysign(math.sqrt(abs(value) + 1) - 1, value)
+
+
 def assert_same_memories(store: Store, oracle: OracleStore) -> None:
     """The store holds exactly the oracle's memories, each in the oracle's slot."""
     assert len(store) == len(oracle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ import torch
 
 from memory.episodic import EpisodicMemory, InverseDistance, Tabular
 from memory.episodic.lessons import Lesson, Lessons, rescaled
+from tests.memory import oracle
 
 NEVER = 10**9
 
@@ -85,10 +85,6 @@ def test_values_are_rescaled():
     torch.testing.assert_close(rescaled(values), torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 999.0005]))
 
 
-def plain_rescaled(values: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([math.copysign(math.sqrt(abs(value) + 1) - 1, value) for value in values.tolist()])
-
-
 def plain_unexplained(
     lesson: Lesson, keys: torch.Tensor, values: torch.Tensor, all_values: torch.Tensor, delta: float
 ) -> torch.Tensor:
@@ -105,7 +101,7 @@ def test_what_is_left_and_its_gradient_are_those_of_plain_loops(most):
     memory = make_memory([[0, 1], [*range(12), 90, 91]])
     lessons = Lessons(memory, 4, until=50)
     lesson = lessons.draw(most, 5, np.random.default_rng(0))
-    values = plain_rescaled(memory.stores[1].values)
+    values = torch.tensor([oracle.rescaled(value) for value in memory.stores[1].values.tolist()])
     keys, plain_keys = (torch.randn(len(lesson.slots), 4).requires_grad_() for _ in range(2))
     plain_keys.data.copy_(keys.data)
     found = lessons.unexplained(lesson, keys)
@@ -143,7 +139,8 @@ def test_what_is_of_later_is_judged_by_what_is_of_before_and_apart():
     lessons = Lessons(memory, 10, until=12)
     slots = lessons.later(100, np.random.default_rng(0))
     assert sorted(slots.tolist()) == [5, 6, 7, 8, 9], "nothing of before answers for the second action"
-    keys, values = memory.stores[0].keys, plain_rescaled(memory.stores[0].values)
+    keys = memory.stores[0].keys
+    values = torch.tensor([oracle.rescaled(value) for value in memory.stores[0].values.tolist()])
     for slot, error in zip(slots.tolist(), lessons.errors(slots), strict=True):
         nearest = nearest_apart(keys.tolist(), steps[0], slot, 10, 12)[: memory.neighbours]
         weights = [1 / ((keys[slot] - keys[other]).square().sum() + 0.1) for other in nearest]
