@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.agent import WorldSpec
+from agents.encoders import multiplies_bfloat16
 from agents.episodes import RunningEpisodes
 from agents.exploration import LinearSchedule
 from agents.replay import Replay
@@ -24,7 +25,8 @@ class EpisodicQConfig(BaseModel):
     key_size: int = Field(128, ge=1)
     """Length of a key: the network's output."""
     capacity: int = Field(500_000, ge=1)
-    """Most memories of one action; the dictionary grows as it fills, about 650 bytes a memory."""
+    """Most memories of one action; the dictionary grows as it fills, about 650 bytes a memory, and 260 more
+    on processors that multiply bfloat16, for a search by rounded keys."""
     neighbours: int = Field(50, ge=1)
     """How many nearest memories answer a query (the paper's p)."""
     kernel_delta: float = Field(1e-3, gt=0.0)
@@ -84,6 +86,8 @@ def make_memory(config: EpisodicQConfig, num_actions: int, device: str) -> Episo
         kernel=InverseDistance(config.kernel_delta),
         eviction=config.eviction,
         device=device,
+        # On a GPU products of bfloat16 may be summed in it, too, which no bound of the search allows for.
+        rounded=device == "cpu" and multiplies_bfloat16(device),
     )
 
 

@@ -27,6 +27,7 @@ class EpisodicMemory:
         kernel: what weighs them.
         eviction: `lru` or `fifo`, as in `Store`.
         device: where keys and values live.
+        rounded: whether a search chooses its candidates by keys in bfloat16, as in `Store`.
 
     Raises:
         ValueError: on a number of actions or neighbours below 1, and what `Store` raises.
@@ -42,13 +43,14 @@ class EpisodicMemory:
         kernel: Kernel,
         eviction: Literal["lru", "fifo"] = "lru",
         device: torch.device | str = "cpu",
+        rounded: bool = False,
     ) -> None:
         if num_actions < 1 or neighbours < 1:
             raise ValueError(f"num_actions and neighbours must be at least 1, got {num_actions} and {neighbours}")
         self.capacity = capacity
         self.neighbours = neighbours
         self.kernel = kernel
-        self.table = Table(num_actions, key_size, device, counts_use=eviction == "lru")
+        self.table = Table(num_actions, key_size, device, counts_use=eviction == "lru", rounded=rounded)
         self.stores = [
             Store(capacity, key_size, eviction=eviction, device=device, table=self.table, number=action)
             for action in range(num_actions)

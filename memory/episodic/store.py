@@ -24,14 +24,16 @@ _SMALLEST_ALLOCATION = 256
 class Store:
     """A bounded set of memories with exact neighbours, exact matches and eviction.
 
-    Costs `4 * key_size + 40` bytes a memory in tables and about 100 more in the dict of hashes; tables grow by half
-    when full, so at most a third of their rows wait to be filled. A memory keeps its slot for as long as it lives.
+    Costs `4 * key_size + 40` bytes a memory in tables, `2 * key_size + 4` more where keys are rounded, and about 100
+    more in the dict of hashes; tables grow by half when full, so at most a third of their rows wait to be filled. A
+    memory keeps its slot for as long as it lives.
 
     Args:
         capacity: most memories held.
         key_size: length of a key.
         eviction: `lru` evicts the memory least recently read or written, `fifo` the one inserted first.
         device: where keys and values live; the hashes stay on the CPU.
+        rounded: whether a search chooses its candidates by keys in bfloat16. It finds the same neighbours.
         table: a table shared with other stores, and `number` the place in it; by default one of its own.
 
     Raises:
@@ -45,6 +47,7 @@ class Store:
         *,
         eviction: Literal["lru", "fifo"] = "lru",
         device: torch.device | str = "cpu",
+        rounded: bool = False,
         table: Table | None = None,
         number: int = 0,
     ) -> None:
@@ -57,7 +60,7 @@ class Store:
         self.eviction = eviction
         self.device = torch.device(device)
         self.number = number
-        self.table = table or Table(1, key_size, self.device, counts_use=eviction == "lru")
+        self.table = table or Table(1, key_size, self.device, counts_use=eviction == "lru", rounded=rounded)
         self._hashes = np.empty(0, dtype=np.uint64)
         self._slot_of: dict[int, int] = {}
 
@@ -88,7 +91,9 @@ class Store:
     def nbytes(self) -> int:
         """Bytes held by the tables, rows not yet filled included."""
         # A key, 4 bytes each for norm, value, three times and the number of uses, 8 each for last use and hash.
-        return self.table.allocated(self.number) * (4 * self.key_size + 40)
+        exact = 4 * self.key_size + 40
+        rounded = 0 if self.table.rounded is None else 2 * self.table.rounded.shape[1]
+        return self.table.allocated(self.number) * (exact + rounded)
 
     def find(self, hashes: np.ndarray) -> Tensor:
         """The slots of exact matches, -1 where there is none: uint64 `[batch]` to int64 `[batch]`."""
@@ -233,7 +238,6 @@ class Store:
             "now": self.table.now,
             "centre": self.table.centre,
             "centre_length": self.table.centre_length,
-            "reach": self.table.reach,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -251,9 +255,9 @@ class Store:
         table.lengths[self.number] = rows
         for name in COLUMNS:
             getattr(table, name)[self._filled] = state[name].to(self.device)
-        table.clock, table.centre_length, table.reach = state["clock"], state["centre_length"], state["reach"]
-        table.now = state["now"]
+        table.clock, table.centre_length, table.now = state["clock"], state["centre_length"], state["now"]
         table.centre = state["centre"].to(self.device, copy=True)
+        table.round(self._filled)
         self._hashes = np.resize(state["hashes"], state["allocated"])
         self._slot_of = {item: slot for slot, item in enumerate(state["hashes"].tolist())}
 

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from memory.episodic.rounding import roughness, rounded_keys
+
 BLOCK = 32
 """Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper
 and the second dearer; this is about the best for some ten neighbours or fifty."""
@@ -24,6 +26,8 @@ class Table:
     Attributes:
         keys: `[rows, key_size]`.
         squared_norms: squared distances of the keys to `centre`, inf in rows that are not filled, `[rows]`.
+        rounded: keys and squared norms as `rounded_keys` has them, `[rows, key_size + 2]`; None without.
+        rough: the most by which rounding moved a key, relative to its distance from the centre.
         values: `[rows]`.
         written_at: agent step of the last write, int32 `[rows]`.
         keyed_at: agent step at which the key was embedded, int32 `[rows]`.
@@ -33,16 +37,19 @@ class Table:
         last_used: tick of the last use, or of the insertion, by which memories are evicted, int64 `[rows]`.
         centre: a point near the keys, `[key_size]`.
         centre_length: its distance from the origin.
-        reach: no key is farther from the centre.
         lengths: filled rows of each store.
         clock: the next tick.
         counts_use: whether being read makes a row younger; without, rows age from their insertion on.
     """
 
-    def __init__(self, num_stores: int, key_size: int, device: torch.device | str, *, counts_use: bool) -> None:
+    def __init__(
+        self, num_stores: int, key_size: int, device: torch.device | str, *, counts_use: bool, rounded: bool
+    ) -> None:
         self.counts_use = counts_use
         self.keys = torch.zeros(0, key_size, device=device)
         self.squared_norms = torch.zeros(0, device=device)
+        self.rounded = torch.zeros(0, key_size + 2, dtype=torch.bfloat16, device=device) if rounded else None
+        self.rough = 0.0
         self.values = torch.zeros(0, device=device)
         self.written_at = torch.zeros(0, dtype=torch.int32, device=device)
         self.keyed_at = torch.zeros(0, dtype=torch.int32, device=device)
@@ -52,7 +59,6 @@ class Table:
         self.last_used = torch.zeros(0, dtype=torch.int64, device=device)
         self.centre = torch.zeros(key_size, device=device)
         self.centre_length = 0.0
-        self.reach = 0.0
         self.lengths = [0] * num_stores
         self.clock = 0
         self._starts = [0] * (num_stores + 1)
@@ -95,15 +101,17 @@ class Table:
                 new[target] = old[source]
             setattr(self, name, new)
         self._starts = starts
+        if self.rounded is not None:
+            self.rounded = self.rounded.new_empty(starts[-1], self.rounded.shape[1])
+            self.round(slice(0, starts[-1]))
         self._first_rows = torch.tensor(starts[:-1], device=self.keys.device)
 
     def begin_at(self, centre: Tensor) -> None:
         """Set the centre `[key_size]` of a table that holds nothing yet."""
         self.centre = centre.clone()
         self.centre_length = centre.norm().item()
-        self.reach = 0.0
 
-    def scratch(self, *shape: int) -> Tensor:
+    def scratch(self, *shape: int, dtype: torch.dtype) -> Tensor:
         """A tensor to write into and be done with before the next is asked for, of any content: one thread at a time.
 
         What a search writes is too large for the allocator to keep: taken anew each time, its pages would be mapped and
@@ -112,7 +120,7 @@ class Table:
         size = math.prod(shape)
         if len(self._scratch) < size:
             self._scratch = self.keys.new_empty(size)
-        return self._scratch[:size].view(shape)
+        return self._scratch.view(dtype)[:size].view(shape)
 
     def place_keys(self, rows: Tensor, keys: Tensor, embedded_at: Tensor | None = None) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`.
@@ -128,19 +136,25 @@ class Table:
     def move_keys(self, rows: Tensor, keys: Tensor) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`, without making them any younger."""
         self.keys[rows] = keys
-        squared_norms = (keys - self.centre).square().sum(dim=1)
-        self.squared_norms[rows] = squared_norms
-        self._reach(squared_norms)
+        self.squared_norms[rows] = (keys - self.centre).square().sum(dim=1)
+        self.round(rows)
 
     def recentre(self) -> None:
         """Move the centre to the mean of the stores' means; costs a pass over them."""
         filled = [self.filled(store) for store, length in enumerate(self.lengths) if length]
         self.centre = torch.cat([self.keys[span].mean(dim=0, keepdim=True) for span in filled]).mean(dim=0)
         self.centre_length = self.centre.norm().item()
-        self.reach = 0.0
+        self.rough = 0.0
         for span in filled:
             self.squared_norms[span] = (self.keys[span] - self.centre).square().sum(dim=1)
-            self._reach(self.squared_norms[span])
+            self.round(span)
+
+    def round(self, rows: slice | Tensor) -> None:
+        """Have what is rounded, if anything is, follow the keys, squared norms and centre, in some rows."""
+        if self.rounded is not None:
+            centred = self.keys[rows] - self.centre
+            self.rounded[rows] = rounded = rounded_keys(centred, self.squared_norms[rows])
+            self.rough = max(self.rough, roughness(centred, rounded))
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""
@@ -148,10 +162,6 @@ class Table:
         if self.counts_use:
             self.last_used[rows] = self.clock
             self.clock += 1
-
-    def _reach(self, squared_norms: Tensor) -> None:
-        if len(squared_norms):
-            self.reach = max(self.reach, squared_norms.max().sqrt().item())
 
 
 class Slots(Protocol):

@@ -12,7 +12,8 @@ import torch
 from pydantic import TypeAdapter
 
 import agents
-from agents import AgentConfig, Metrics, WorldSpec
+from agents import AgentConfig, Metrics, WorldSpec, episodic_q
+from memory.episodic import neighbours
 from tests.agents.fake_world import FakeWorld, play
 from training import checkpoint
 
@@ -123,6 +124,21 @@ def told(lived: list[tuple[list[int], list[Metrics]]]) -> list[tuple[list[int], 
         (actions, [{tag: value for tag, value in each.items() if tag != "memory/megabytes"} for each in metrics])
         for actions, metrics in lived
     ]
+
+
+@pytest.mark.parametrize("case", ["nec screens", "nec frozen", "rec"])
+def test_a_life_is_the_same_whether_keys_are_rounded_or_not(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours are exact either way; so what was seen of a run holds on a processor of another kind."""
+    monkeypatch.setattr(neighbours, "_FEWEST_ROUNDED", 0)
+    config, options = CASES[case]
+    lives, searched = [], []
+    for rounds in (False, True):
+        monkeypatch.setattr(episodic_q, "multiplies_bfloat16", lambda device, rounds=rounds: rounds)
+        agent = build(config, FakeWorld(3, num_actions=3, **options).spec, seed=1)
+        lives.append(told(play(FakeWorld(3, num_actions=3, **options), agent, 120)))
+        searched.append(agent.memory.table.rounded is not None)
+    assert searched == [False, True]
+    assert lives[0] == lives[1]
 
 
 @pytest.mark.parametrize("case", CASES)

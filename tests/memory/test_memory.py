@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memory.episodic import neighbours as search
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.recall import Recall
@@ -29,9 +31,21 @@ def uint64(numbers: object) -> np.ndarray:
     return np.array(numbers, dtype=np.uint64)
 
 
-def create(capacity: int = 6, neighbours: int = 4, eviction: str = "lru", num_actions: int = ACTIONS) -> EpisodicMemory:
+def create(
+    capacity: int = 6,
+    neighbours: int = 4,
+    eviction: str = "lru",
+    num_actions: int = ACTIONS,
+    rounded: bool = False,
+) -> EpisodicMemory:
     return EpisodicMemory(
-        num_actions, capacity, KEY_SIZE, neighbours=neighbours, kernel=InverseDistance(), eviction=eviction
+        num_actions,
+        capacity,
+        KEY_SIZE,
+        neighbours=neighbours,
+        kernel=InverseDistance(),
+        eviction=eviction,
+        rounded=rounded,
     )
 
 
@@ -63,6 +77,8 @@ rows = st.lists(
 queries = st.lists(st.tuples(keys, st.integers(0, ACTIONS - 1)), min_size=1, max_size=4)
 
 
+@mock.patch.object(search, "_FEWEST_ROUNDED", 0)
+@pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
 @settings(max_examples=100)
 @given(
@@ -70,8 +86,8 @@ queries = st.lists(st.tuples(keys, st.integers(0, ACTIONS - 1)), min_size=1, max
     neighbours=st.integers(1, 5),
     rounds=st.lists(st.tuples(rows, queries, st.booleans(), st.booleans()), min_size=1, max_size=4),
 )
-def test_random_rounds_agree_with_one_oracle_an_action(eviction, capacity, neighbours, rounds):
-    memory = create(capacity, neighbours, eviction)
+def test_random_rounds_agree_with_one_oracle_an_action(eviction, rounded, capacity, neighbours, rounds):
+    memory = create(capacity, neighbours, eviction, rounded=rounded)
     oracles = [OracleStore(capacity, eviction) for _ in range(ACTIONS)]
     for step, (written_rows, read_rows, touch, refresh_keys) in enumerate(rounds):
         # One row for every action first, so that each can be read.

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from memory.episodic import neighbours as search
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.store import Store
 from memory.episodic.updates import Tabular, maximum
@@ -174,10 +175,17 @@ def contents(store: Store) -> tuple[object, ...]:
 # -- Larger random runs ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "rounded"])
+def rounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether rounded keys choose the candidates, however few memories there are."""
+    monkeypatch.setattr(search, "_FEWEST_ROUNDED", 0)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
-def test_long_run_of_a_medium_store_agrees_with_oracle(eviction):
+def test_long_run_of_a_medium_store_agrees_with_oracle(eviction, rounded):
     random = np.random.default_rng(1)
-    store, oracle = Store(150, 3, eviction=eviction), OracleStore(150, eviction)
+    store, oracle = Store(150, 3, eviction=eviction, rounded=rounded), OracleStore(150, eviction)
     evicted = 0
     for step in range(40):
         size = int(random.integers(1, 60))
@@ -217,11 +225,11 @@ def write_rows(store: Store, keys: np.ndarray, start: int, stop: int) -> None:
 
 @pytest.mark.parametrize("neighbours", [7, 50])
 @pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_neighbours_are_exact_while_the_store_grows(offset, neighbours):
+def test_neighbours_are_exact_while_the_store_grows(offset, neighbours, rounded):
     """Far from the origin squared norms cancel: at 1e3 float32 knows them to about 1, and a neighbour is no further."""
     random = np.random.default_rng(2)
     keys = (offset + random.normal(size=(9013, 16))).astype(np.float32)
-    store = Store(10_000, 16)
+    store = Store(10_000, 16, rounded=rounded)
     for start, stop in itertools.pairwise((0, 1, 50, 256, 1056, 2080, 5000, 9013)):
         write_rows(store, keys, start, stop)
         # Strangers, a query very near to a key (its distance cancels worst), and one near the newest key.
@@ -237,10 +245,10 @@ def test_neighbours_are_exact_while_the_store_grows(offset, neighbours):
     assert len(store) == 9013
 
 
-def test_many_queries_at_once_are_answered_like_each_alone():
+def test_many_queries_at_once_are_answered_like_each_alone(rounded):
     random = np.random.default_rng(7)
     keys, queries = random.normal(size=(2, 9000, 4)).astype(np.float32)
-    store = Store(9000, 4)
+    store = Store(9000, 4, rounded=rounded)
     write_rows(store, keys, 0, 9000)
     together = store.read(torch.from_numpy(queries[:4500]), 3, UniformMean())
     for row in (0, 1700, 3800, 4499):
@@ -250,11 +258,11 @@ def test_many_queries_at_once_are_answered_like_each_alone():
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_a_loaded_store_finds_the_same_neighbours(offset):
+def test_a_loaded_store_finds_the_same_neighbours(offset, rounded):
     """Whatever the search keeps beside the keys has to come back too, bit for bit, or a continued run would differ."""
     random = np.random.default_rng(8)
     keys = (offset + random.normal(size=(3000, 16))).astype(np.float32)
-    saved, loaded = Store(4000, 16), Store(4000, 16)
+    saved, loaded = Store(4000, 16, rounded=rounded), Store(4000, 16, rounded=rounded)
     write_rows(saved, keys, 0, 3000)
     loaded.load_state_dict(saved.state_dict())
     queries = torch.from_numpy((offset + random.normal(size=(8, 16))).astype(np.float32))
@@ -265,10 +273,10 @@ def test_a_loaded_store_finds_the_same_neighbours(offset):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_queries_equal_to_stored_keys_lie_at_distance_zero(offset):
+def test_queries_equal_to_stored_keys_lie_at_distance_zero(offset, rounded):
     random = np.random.default_rng(3)
     keys = (offset + random.normal(size=(9000, 16))).astype(np.float32)
-    store = Store(9000, 16)
+    store = Store(9000, 16, rounded=rounded)
     write_rows(store, keys, 0, 9000)
     store.set_values(torch.arange(9000), torch.arange(9000.0))
     slots = random.choice(9000, 300, replace=False)
@@ -289,12 +297,12 @@ def test_queries_equal_to_stored_keys_lie_at_distance_zero(offset):
         pytest.param((-1e3, 1.0), (1e3, 1.0), id="two-distant-clusters"),
     ],
 )
-def test_neighbours_stay_exact_when_the_embedding_drifts(early, late):
+def test_neighbours_stay_exact_when_the_embedding_drifts(early, late, rounded):
     """No single point is near all keys: what was chosen when the first were written may be far from the later ones."""
     random = np.random.default_rng(6)
     keys = np.concatenate([mean + spread * random.normal(size=(2000, 16)) for mean, spread in (early, late)])
     keys = keys.astype(np.float32)
-    store = Store(4000, 16)
+    store = Store(4000, 16, rounded=rounded)
     for start in range(0, 4000, 500):
         write_rows(store, keys, start, start + 500)
     for mean, spread in (early, late):
@@ -303,21 +311,21 @@ def test_neighbours_stay_exact_when_the_embedding_drifts(early, late):
         np.testing.assert_allclose(recall.distances.numpy(), nearest(keys, queries, 50)[1], rtol=1e-5)
 
 
-def test_distances_to_far_away_queries_are_exact():
+def test_distances_to_far_away_queries_are_exact(rounded):
     random = np.random.default_rng(4)
     keys = random.normal(size=(3000, 16)).astype(np.float32)
     queries = (1e3 * random.normal(size=(8, 16))).astype(np.float32)
-    store = Store(3000, 16)
+    store = Store(3000, 16, rounded=rounded)
     write_rows(store, keys, 0, 3000)
     recall = store.read(torch.from_numpy(queries), 50, UniformMean())
     _, distances = nearest(keys, queries, 50)
     np.testing.assert_allclose(recall.distances.numpy(), distances, rtol=1e-6)
 
 
-def test_neighbours_follow_keys_that_were_set():
+def test_neighbours_follow_keys_that_were_set(rounded):
     random = np.random.default_rng(5)
     keys = random.normal(size=(2000, 8)).astype(np.float32)
-    store = Store(2000, 8)
+    store = Store(2000, 8, rounded=rounded)
     write_rows(store, keys, 0, 2000)
     slots = random.choice(2000, 700, replace=False)
     keys[slots] += 5

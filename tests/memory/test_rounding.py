@@ -1,0 +1,173 @@
+"""Rounded keys: what they hold, by how much their scores err, and that what they cannot tell is asked again."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory.episodic import neighbours as search
+from memory.episodic.kernels import UniformMean
+from memory.episodic.memory import EpisodicMemory
+from memory.episodic.rounding import roughness, rounded_keys, rounded_queries, score_error
+from memory.episodic.store import Store
+from memory.episodic.updates import maximum
+
+UNIT = 2.0**-8
+"""Half of the distance of 1 to the next bfloat16."""
+
+
+def scores(keys: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of rounded keys, without rounding in float64, and the bound on their difference, each `[keys, queries]`."""
+    rounded = rounded_keys(keys, keys.square().sum(dim=1))
+    rough = roughness(keys, rounded)
+    found = torch.mm(rounded, rounded_queries(queries).T).double()
+    exact = keys.double().square().sum(dim=1, keepdim=True) - 2 * keys.double() @ queries.double().T
+    distances = torch.cdist(keys, queries, compute_mode="donot_use_mm_for_euclid_dist")
+    bounds = [
+        score_error(queries, key.norm().expand(len(queries)), far, rough)
+        for key, far in zip(keys, distances, strict=True)
+    ]
+    return found, exact, torch.stack(bounds).double()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    key_size=st.sampled_from([1, 2, 3, 16, 64, 128]),
+    spread=st.floats(-12, 12).map(lambda power: 10**power),
+    shift=st.floats(0, 10),
+    nearness=st.sampled_from([0.0, 1e-3, 0.1, 1.0]),
+)
+def test_scores_of_rounded_keys_err_within_their_bound(
+    seed: int, key_size: int, spread: float, shift: float, nearness: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    keys = spread * (torch.randn(40, key_size, generator=generator) + shift)
+    queries = keys[:5] + nearness * spread * torch.randn(5, key_size, generator=generator)
+    rounded, exact, bound = scores(keys, queries)
+    # What is summed in float32 adds its own, which the search counts for itself.
+    summing = 2.0**-20 * (keys.norm(dim=1)[:, None] + queries.norm(dim=1)).square().double()
+    assert ((rounded - exact).abs() <= bound + summing).all()
+
+
+def test_the_bound_is_reached_within_a_factor_of_three() -> None:
+    """Where every number lies between two bfloat16 and a query in the direction of its key: nothing cancels."""
+    keys = torch.full((1, 64), 1 + 0.999 * UNIT)
+    queries = torch.full((1, 64), 1 + 0.998 * UNIT)
+    rounded, exact, bound = scores(keys, queries)
+    assert bound.item() / 3 < (rounded - exact).abs().item() <= bound.item()
+
+
+def test_squared_norms_are_kept_to_sixteen_bits_and_a_row_without_memory_scores_infinity() -> None:
+    norms = torch.tensor([1.0, 3.14159265, 1e30, 1e-30, torch.inf])
+    rounded = rounded_keys(torch.zeros(5, 3), norms)
+    assert rounded.dtype == torch.bfloat16 and rounded.isnan().sum() == 0
+    np.testing.assert_allclose(rounded[:, 3:].double().sum(dim=1), norms, rtol=2.0**-16)
+    assert torch.mm(rounded, rounded_queries(torch.full((1, 3), -1e30)).T)[-1].isinf()
+
+
+def filled(number: int, key_size: int, spread: float, capacity: int = 20_000) -> Store:
+    """Memories whose keys lie about (3, 3, ...), their slots the numbers of their hashes."""
+    store = Store(capacity, key_size, rounded=True)
+    generator = torch.Generator().manual_seed(number)
+    for start in range(0, number, 1000):
+        size = min(1000, number - start)
+        keys = 3 + spread * torch.randn(size, key_size, generator=generator)
+        hashes = np.arange(start, start + size, dtype=np.uint64)
+        store.write(keys, torch.zeros(size), hashes, maximum, written_at=start)
+    return store
+
+
+def nearest(store: Store, query: torch.Tensor, number: int) -> np.ndarray:
+    """By subtraction in float64 from every key."""
+    return np.sort(np.linalg.norm(store.keys.double().numpy() - query.double().numpy(), axis=1))[:number]
+
+
+def asked_again(store: Store, queries: torch.Tensor, number: int) -> int:
+    """How many queries were answered by float32 in the end; all are checked against plain subtraction."""
+    with mock.patch.object(search, "nearest_in_own", wraps=search.nearest_in_own) as again:
+        recall = store.read(queries, number, UniformMean())
+    for query, distances in zip(queries, recall.distances, strict=True):
+        np.testing.assert_allclose(distances, nearest(store, query, number), rtol=1e-5)
+    return sum(len(call.args[1]) for call in again.call_args_list)
+
+
+def test_what_rounded_keys_can_tell_they_tell_alone() -> None:
+    store = filled(6_000, 16, spread=0.1)
+    queries = store.keys[::600] + 0.01
+    assert asked_again(store, queries, 10) == 0
+
+
+def test_where_rounding_hides_who_is_nearer_the_query_is_asked_again() -> None:
+    """Six thousand keys at nearly one distance from the query: 1 to 1.001, some sixteen times finer than bfloat16."""
+    generator = torch.Generator().manual_seed(3)
+    directions = torch.nn.functional.normalize(torch.randn(6_000, 16, generator=generator), dim=1)
+    lengths = 1 + 1e-3 * torch.rand(6_000, 1, generator=generator)
+    store = Store(6_000, 16, rounded=True)
+    store.write(directions * lengths, torch.zeros(6_000), np.arange(6_000, dtype=np.uint64), maximum, written_at=0)
+    queries = torch.cat([torch.zeros(1, 16), store.keys[:2] + 1e-3])
+    assert 1 <= asked_again(store, queries, 10) <= 3
+
+
+def test_few_memories_are_searched_by_the_keys_as_they_are() -> None:
+    store = filled(search._FEWEST_ROUNDED - 1, 4, spread=1.0)
+    with mock.patch.object(search, "rounded_queries", side_effect=AssertionError("rounded")):
+        store.read(store.keys[:3].clone(), 5, UniformMean())
+    store = filled(search._FEWEST_ROUNDED, 4, spread=1.0)
+    with mock.patch.object(search, "rounded_queries", side_effect=AssertionError("rounded")):
+        with pytest.raises(AssertionError, match="rounded"):
+            store.read(store.keys[:3].clone(), 5, UniformMean())
+
+
+def test_what_is_rounded_follows_keys_and_centre_through_all_that_changes_them() -> None:
+    generator = torch.Generator().manual_seed(5)
+    memory = EpisodicMemory(3, 400, 6, neighbours=4, kernel=UniformMean(), rounded=True)
+
+    def check() -> None:
+        table = memory.table
+        assert table.rounded is not None
+        expected = rounded_keys(table.keys - table.centre, table.squared_norms)
+        for action, store in enumerate(memory.stores):
+            assert torch.equal(table.rounded[table.filled(action)], expected[table.filled(action)])
+            empty = slice(table.filled(action).stop, table.span(action).stop)
+            assert table.rounded[empty, 6].isinf().all(), len(store)
+
+    for step in range(12):
+        actions = torch.randint(0, 3, (150,), generator=generator)
+        keys = torch.randn(150, 6, generator=generator) + step
+        hashes = torch.randint(0, 900, (150,), generator=generator).numpy().astype(np.uint64)
+        memory.write(actions, keys, torch.zeros(150), hashes, maximum, written_at=step, refresh_keys=bool(step % 2))
+        check()
+    memory.table.move_keys(torch.arange(5), torch.randn(5, 6, generator=generator))
+    memory.table.place_keys(torch.arange(5, 9), torch.randn(4, 6, generator=generator))
+    check()
+    memory.table.recentre()
+    check()
+    saved = memory.state_dict()
+    memory = EpisodicMemory(3, 400, 6, neighbours=4, kernel=UniformMean(), rounded=True)
+    memory.load_state_dict(saved)
+    check()
+
+
+def test_a_memory_that_rounds_loads_what_one_that_does_not_has_saved() -> None:
+    """So a run goes on on a machine of another kind."""
+    store = filled(5_000, 8, spread=1.0)
+    plain = Store(20_000, 8)
+    plain.load_state_dict(store.state_dict())
+    again = Store(20_000, 8, rounded=True)
+    again.load_state_dict(plain.state_dict())
+    queries = store.keys[::1000] + 0.1
+    recalls = [one.read(queries, 7, UniformMean()) for one in (store, plain, again)]
+    assert all(torch.equal(recall.indices, recalls[0].indices) for recall in recalls)
+    assert all(torch.equal(recall.distances, recalls[0].distances) for recall in recalls)
+
+
+def test_rounded_keys_are_counted() -> None:
+    allocated = filled(700, 32, spread=1.0)
+    assert allocated.table.rounded is not None
+    plain = Store(20_000, 32)
+    plain.load_state_dict(allocated.state_dict())
+    assert allocated.nbytes - plain.nbytes == allocated.table.rounded.untyped_storage().nbytes()
