@@ -86,8 +86,7 @@ def make_memory(config: EpisodicQConfig, num_actions: int, device: str) -> Episo
         kernel=InverseDistance(config.kernel_delta),
         eviction=config.eviction,
         device=device,
-        # On a GPU products of bfloat16 may be summed in it, too, which no bound of the search allows for.
-        rounded=device == "cpu" and multiplies_bfloat16(device),
+        rounded=multiplies_bfloat16(device),
     )
 
 

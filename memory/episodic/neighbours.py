@@ -24,8 +24,6 @@ _ROUNDING = 2.0**-22
 """Rounding of a float32 product relative to its terms, four times the unit roundoff, for each root of its length."""
 _MOST_SCORES = 2**25
 """Queries are taken in pieces so that the score matrix stays under 128 MiB."""
-_FEWEST_ROUNDED = 4_096
-"""Memories from which on rounded keys choose; among fewer, more candidates cost what the product saves."""
 
 
 class Neighbours(NamedTuple):
@@ -49,7 +47,7 @@ def nearest_in_own(
         queries: `[batch, key_size]`.
         stores: the store to search for each query, none of them empty, int64 `[batch]`.
         neighbours: how many to find.
-        rounded: whether rounded keys choose the candidates; None: where there are any, and it pays.
+        rounded: whether rounded keys choose the candidates; None: where that pays.
 
     Returns:
         Neighbours `[batch, width]`, as wide as the fullest of the stores allows.
@@ -121,11 +119,11 @@ class _Plan(NamedTuple):
 
 def _plan(table: Table, stores: list[int], neighbours: int, rounded: bool | None = None) -> _Plan:
     if rounded is None:
-        rounded = table.rounded is not None and sum(table.lengths) >= _FEWEST_ROUNDED
+        rounded = table.rounding_pays
     longest = max(table.lengths[store] for store in stores)
     width = min(neighbours, longest)
-    # By rounded scores, of NEC's keys on Atari: 3 in 1,000 queries are asked again, and 1 in 100 if twice the width.
-    more = 4 + width * 3 // 2 if rounded else max(4, width // 8)
+    # By rounded scores of NEC's keys on Atari 3 in 1,000 queries are asked again at most, 7 in 100 if twice the width.
+    more = 4 + 2 * width if rounded else max(4, width // 8)
     return _Plan(width, min(width + more, longest), rounded)
 
 
@@ -216,7 +214,7 @@ def _uncertain(table: Table, centred: Tensor, scores: Tensor, farthest: Tensor, 
     reaches = lengths + farthest
     if rounded:
         # What scores lack of the squared distance, less what they may err by.
-        certain = squared - score_error(centred, reaches, farthest, table.rough)
+        certain = squared - score_error(centred, reaches, farthest)
         product = lengths * reaches
     else:
         certain = squared + 2 * centred @ table.centre

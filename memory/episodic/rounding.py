@@ -36,26 +36,19 @@ def rounded_queries(centred: Tensor) -> Tensor:
     return torch.cat([-2.0 * centred, centred.new_ones(len(centred), 2)], dim=1).to(torch.bfloat16)
 
 
-def roughness(centred: Tensor, rounded: Tensor) -> float:
-    """The most by which rounding moved one of `centred [n, key_size]`, relative to its length.
-
-    Less than half of what it could be: not all numbers lie in the middle between two that are near.
-    """
-    moved = (centred - rounded[:, : centred.shape[1]]).norm(dim=1) / centred.norm(dim=1)
-    return moved.nan_to_num_().max().item() if len(moved) else 0.0
-
-
-def score_error(centred: Tensor, reaches: Tensor, farthest: Tensor, rough: float) -> Tensor:
-    """The most by which rounding to bfloat16, before the product and after it, may change a score, `[batch]`.
+def score_error(centred: Tensor, reaches: Tensor, farthest: Tensor) -> Tensor:
+    """The most by which rounding to bfloat16, before the product and after it, may change a score.
 
     Args:
         centred: queries, less the centre, `[batch, key_size]`.
-        reaches: the farthest from the centre that a key lies, for each query, `[batch]`.
-        farthest: the farthest from its query that it lies, `[batch]`.
-        rough: the most by which rounding moved a key, relative to its distance from the centre.
+        reaches: the farthest from the centre that a key lies, for each query, `[..., batch]`.
+        farthest: the farthest from its query that it lies, `[..., batch]`.
+
+    Returns:
+        `[..., batch]`.
     """
     lengths = centred.norm(dim=1)
     moved = (centred - centred.to(torch.bfloat16)).norm(dim=1)
     # By Cauchy and Schwarz; a score is the squared distance of query and key less that of query and centre.
-    before = 2.0 * reaches * (moved + (lengths + moved) * rough) + _TWO_PIECES * reaches.square()
+    before = 2.0 * reaches * (moved + (lengths + moved) * _UNIT) + _TWO_PIECES * reaches.square()
     return before + _UNIT * (torch.maximum(lengths, farthest).square() + before)

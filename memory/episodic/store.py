@@ -33,7 +33,8 @@ class Store:
         key_size: length of a key.
         eviction: `lru` evicts the memory least recently read or written, `fifo` the one inserted first.
         device: where keys and values live; the hashes stay on the CPU.
-        rounded: whether a search chooses its candidates by keys in bfloat16. It finds the same neighbours.
+        rounded: whether a search chooses its candidates by keys in bfloat16; on the CPU alone. It finds the same
+            neighbours.
         table: a table shared with other stores, and `number` the place in it; by default one of its own.
 
     Raises:

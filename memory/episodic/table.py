@@ -11,13 +11,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memory.episodic.rounding import roughness, rounded_keys
+from memory.episodic.rounding import rounded_keys
 
 BLOCK = 32
 """Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper
 and the second dearer; this is about the best for some ten neighbours or fifty."""
 COLUMNS = ("keys", "squared_norms", "values", "written_at", "keyed_at", "origins", "uses", "last_used")
 """What is kept of each memory."""
+_FEWEST_ROUNDED = 4_096
+"""Memories from which on rounded keys choose; among fewer, more candidates cost what the product saves."""
 
 
 class Table:
@@ -27,7 +29,6 @@ class Table:
         keys: `[rows, key_size]`.
         squared_norms: squared distances of the keys to `centre`, inf in rows that are not filled, `[rows]`.
         rounded: keys and squared norms as `rounded_keys` has them, `[rows, key_size + 2]`; None without.
-        rough: the most by which rounding moved a key, relative to its distance from the centre.
         values: `[rows]`.
         written_at: agent step of the last write, int32 `[rows]`.
         keyed_at: agent step at which the key was embedded, int32 `[rows]`.
@@ -48,8 +49,9 @@ class Table:
         self.counts_use = counts_use
         self.keys = torch.zeros(0, key_size, device=device)
         self.squared_norms = torch.zeros(0, device=device)
-        self.rounded = torch.zeros(0, key_size + 2, dtype=torch.bfloat16, device=device) if rounded else None
-        self.rough = 0.0
+        # GPUs may sum products of bfloat16 in it, too, which the bound does not allow for.
+        rounded = rounded and torch.device(device).type == "cpu"
+        self.rounded = torch.zeros(0, key_size + 2, dtype=torch.bfloat16) if rounded else None
         self.values = torch.zeros(0, device=device)
         self.written_at = torch.zeros(0, dtype=torch.int32, device=device)
         self.keyed_at = torch.zeros(0, dtype=torch.int32, device=device)
@@ -64,6 +66,11 @@ class Table:
         self._starts = [0] * (num_stores + 1)
         self._first_rows = torch.zeros(num_stores, dtype=torch.int64, device=device)
         self._scratch = torch.zeros(0, device=device)
+
+    @property
+    def rounding_pays(self) -> bool:
+        """Whether rounded keys should choose the candidates of a search."""
+        return self.rounded is not None and sum(self.lengths) >= _FEWEST_ROUNDED
 
     def span(self, store: int) -> slice:
         """All rows allocated to a store."""
@@ -144,7 +151,6 @@ class Table:
         filled = [self.filled(store) for store, length in enumerate(self.lengths) if length]
         self.centre = torch.cat([self.keys[span].mean(dim=0, keepdim=True) for span in filled]).mean(dim=0)
         self.centre_length = self.centre.norm().item()
-        self.rough = 0.0
         for span in filled:
             self.squared_norms[span] = (self.keys[span] - self.centre).square().sum(dim=1)
             self.round(span)
@@ -152,9 +158,7 @@ class Table:
     def round(self, rows: slice | Tensor) -> None:
         """Have what is rounded, if anything is, follow the keys, squared norms and centre, in some rows."""
         if self.rounded is not None:
-            centred = self.keys[rows] - self.centre
-            self.rounded[rows] = rounded = rounded_keys(centred, self.squared_norms[rows])
-            self.rough = max(self.rough, roughness(centred, rounded))
+            self.rounded[rows] = rounded_keys(self.keys[rows] - self.centre, self.squared_norms[rows])
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""

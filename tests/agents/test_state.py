@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 import agents
 from agents import AgentConfig, Metrics, WorldSpec, episodic_q
-from memory.episodic import neighbours
+from memory.episodic import table
 from tests.agents.fake_world import FakeWorld, play
 from training import checkpoint
 
@@ -129,7 +129,7 @@ def told(lived: list[tuple[list[int], list[Metrics]]]) -> list[tuple[list[int], 
 @pytest.mark.parametrize("case", ["nec screens", "nec frozen", "rec"])
 def test_a_life_is_the_same_whether_keys_are_rounded_or_not(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours are exact either way; so what was seen of a run holds on a processor of another kind."""
-    monkeypatch.setattr(neighbours, "_FEWEST_ROUNDED", 0)
+    monkeypatch.setattr(table, "_FEWEST_ROUNDED", 0)
     config, options = CASES[case]
     lives, searched = [], []
     for rounds in (False, True):
@@ -160,6 +160,13 @@ def test_a_restored_agent_goes_on_bit_for_bit(case: str, num_envs: int, steps: i
     assert not differences(agent.state_dict(), restored.state_dict())
     if steps > 5 and case != "random":
         assert any(metrics for _, metrics in early), "nothing was learned before the save"
+
+
+@pytest.mark.parametrize("case", ["nec screens", "rec"])
+def test_so_it_does_where_keys_are_rounded(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(table, "_FEWEST_ROUNDED", 0)
+    monkeypatch.setattr(episodic_q, "multiplies_bfloat16", lambda device: True)
+    test_a_restored_agent_goes_on_bit_for_bit(case, 3, 60, tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory.episodic import neighbours as search
+from memory.episodic import table
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.recall import Recall
@@ -77,7 +77,7 @@ rows = st.lists(
 queries = st.lists(st.tuples(keys, st.integers(0, ACTIONS - 1)), min_size=1, max_size=4)
 
 
-@mock.patch.object(search, "_FEWEST_ROUNDED", 0)
+@mock.patch.object(table, "_FEWEST_ROUNDED", 0)
 @pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
 @settings(max_examples=100)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory.episodic import neighbours as search
+from memory.episodic import table
 from memory.episodic.kernels import UniformMean
 from memory.episodic.memory import EpisodicMemory
-from memory.episodic.rounding import roughness, rounded_keys, rounded_queries, score_error
+from memory.episodic.rounding import rounded_keys, rounded_queries, score_error
 from memory.episodic.store import Store
 from memory.episodic.updates import maximum
 
@@ -21,16 +22,11 @@ UNIT = 2.0**-8
 
 def scores(keys: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of rounded keys, without rounding in float64, and the bound on their difference, each `[keys, queries]`."""
-    rounded = rounded_keys(keys, keys.square().sum(dim=1))
-    rough = roughness(keys, rounded)
-    found = torch.mm(rounded, rounded_queries(queries).T).double()
-    exact = keys.double().square().sum(dim=1, keepdim=True) - 2 * keys.double() @ queries.double().T
-    distances = torch.cdist(keys, queries, compute_mode="donot_use_mm_for_euclid_dist")
-    bounds = [
-        score_error(queries, key.norm().expand(len(queries)), far, rough)
-        for key, far in zip(keys, distances, strict=True)
-    ]
-    return found, exact, torch.stack(bounds).double()
+    norms = keys.square().sum(dim=1)
+    rounded = torch.mm(rounded_keys(keys, norms), rounded_queries(queries).T).double()
+    keys, queries = keys.double(), queries.double()
+    exact = keys.square().sum(dim=1, keepdim=True) - 2 * keys @ queries.T
+    return rounded, exact, score_error(queries, keys.norm(dim=1, keepdim=True), torch.cdist(keys, queries))
 
 
 @settings(max_examples=200, deadline=None)
@@ -113,10 +109,10 @@ def test_where_rounding_hides_who_is_nearer_the_query_is_asked_again() -> None:
 
 
 def test_few_memories_are_searched_by_the_keys_as_they_are() -> None:
-    store = filled(search._FEWEST_ROUNDED - 1, 4, spread=1.0)
+    store = filled(table._FEWEST_ROUNDED - 1, 4, spread=1.0)
     with mock.patch.object(search, "rounded_queries", side_effect=AssertionError("rounded")):
         store.read(store.keys[:3].clone(), 5, UniformMean())
-    store = filled(search._FEWEST_ROUNDED, 4, spread=1.0)
+    store = filled(table._FEWEST_ROUNDED, 4, spread=1.0)
     with mock.patch.object(search, "rounded_queries", side_effect=AssertionError("rounded")):
         with pytest.raises(AssertionError, match="rounded"):
             store.read(store.keys[:3].clone(), 5, UniformMean())

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from memory.episodic import neighbours as search
+from memory.episodic import table
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.store import Store
 from memory.episodic.updates import Tabular, maximum
@@ -178,7 +178,7 @@ def contents(store: Store) -> tuple[object, ...]:
 @pytest.fixture(params=[False, True], ids=["float32", "rounded"])
 def rounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether rounded keys choose the candidates, however few memories there are."""
-    monkeypatch.setattr(search, "_FEWEST_ROUNDED", 0)
+    monkeypatch.setattr(table, "_FEWEST_ROUNDED", 0)
     return bool(request.param)
 
 
