@@ -99,18 +99,18 @@ class Table:
             (slice(start, start + length), self.filled(other))
             for other, (start, length) in enumerate(zip(starts, self.lengths, strict=False))
         ]
-        for name in COLUMNS:
+        for name in COLUMNS if self.rounded is None else (*COLUMNS, "rounded"):
             old = getattr(self, name)
             new = old.new_zeros(starts[-1], *old.shape[1:])
             if name == "squared_norms":
                 new.fill_(torch.inf)
+            if name == "rounded":
+                # The first of the two pieces of the squared norm.
+                new[:, -2] = torch.inf
             for target, source in moves:
                 new[target] = old[source]
             setattr(self, name, new)
         self._starts = starts
-        if self.rounded is not None:
-            self.rounded = self.rounded.new_empty(starts[-1], self.rounded.shape[1])
-            self.round(slice(0, starts[-1]))
         self._first_rows = torch.tensor(starts[:-1], device=self.keys.device)
 
     def begin_at(self, centre: Tensor) -> None:
