@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from memory.episodic.rounding import rounded_queries, score_error
+from memory.episodic.rounding import LARGEST_REACH, SMALLEST_REACH, rounded_queries, score_error
 from memory.episodic.table import BLOCK, Table
 
 _ROUNDING = 2.0**-22
@@ -183,12 +183,12 @@ def _ranked(
 ) -> Neighbours:
     """The nearest of the candidates `[batch, count]` of each query, by plain subtraction."""
     distances = (queries[:, None] - _take(table.keys, candidates)).square_().sum(dim=2).sqrt_()
-    # An infinite score is a row that holds no memory of the store.
-    distances.masked_fill_(scores.isinf(), torch.inf)
+    # A row that holds no memory of the store.
+    distances.masked_fill_(scores.isposinf(), torch.inf)
     distances, order = distances.topk(plan.width, dim=1, largest=False, sorted=True)
     rows = candidates.gather(1, order)
     rows = torch.where(distances.isinf(), rows[:, :1], rows)
-    uncertain = _uncertain(table, centred, scores, distances[:, -1], plan.rounded)
+    uncertain = _uncertain(table, centred, stores, scores, distances[:, -1], plan.rounded)
     if plan.rounded and len(uncertain):
         again = nearest_in_own(table, queries[uncertain], stores[uncertain], plan.width, rounded=False)
         distances[uncertain], rows[uncertain] = again.distances, again.rows
@@ -201,13 +201,16 @@ def _ranked(
     return Neighbours(distances, rows, _take(table.keys, rows))
 
 
-def _uncertain(table: Table, centred: Tensor, scores: Tensor, farthest: Tensor, rounded: bool) -> Tensor:
+def _uncertain(
+    table: Table, centred: Tensor, stores: Tensor, scores: Tensor, farthest: Tensor, rounded: bool
+) -> Tensor:
     """The queries for which a key that is no candidate might, but for rounding, be nearer than the last neighbour.
 
-    Such a key is no farther from the centre than the query, and the last neighbour from that, in all. A store with no
-    more keys than candidates has an infinite worst score, or nothing beyond its candidates.
+    The distance of such a key from the centre is at most the query's and that of the last neighbour from the query. A
+    store with no more keys than candidates has no such key.
     """
-    if max(table.lengths) <= scores.shape[1]:
+    candidates = scores.shape[1]
+    if max(table.lengths) <= candidates:
         return torch.zeros(0, dtype=torch.int64, device=scores.device)
     squared = centred.square().sum(dim=1)
     lengths = squared.sqrt()
@@ -220,9 +223,12 @@ def _uncertain(table: Table, centred: Tensor, scores: Tensor, farthest: Tensor, 
         certain = squared + 2 * centred @ table.centre
         product = lengths * (reaches + table.centre_length)
     certain -= _ROUNDING * centred.shape[1] ** 0.5 * (squared + 2 * product + reaches.square())
-    worst = scores.amax(dim=1)
     # Not `>`: what overflowed may be no number.
-    return (worst.isfinite() & ~(farthest.square() <= worst + certain)).nonzero().squeeze(1)
+    doubtful = ~(farthest.square() <= scores.amax(dim=1) + certain)
+    if rounded:
+        doubtful |= ~((reaches > SMALLEST_REACH) & (reaches < LARGEST_REACH))
+    more = torch.tensor(table.lengths, device=stores.device)[stores] > candidates
+    return (more & doubtful).nonzero().squeeze(1)
 
 
 def _take(keys: Tensor, rows: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ _UNIT = 2.0**-8
 """By how much a number may change when it is rounded to bfloat16, relative to it."""
 _TWO_PIECES = 2.0**-16
 """The same, of a number that is kept as a sum of two."""
+SMALLEST_REACH, LARGEST_REACH = 1e-12, 1e15
+"""Distances from the centre between which the bound holds: processors take the smallest bfloat16 for 0 (keys of 1e-19
+were seen to go wrong), and squares of the largest overflow."""
 
 
 def rounded_keys(centred: Tensor, squared_norms: Tensor) -> Tensor:
@@ -38,6 +41,8 @@ def rounded_queries(centred: Tensor) -> Tensor:
 
 def score_error(centred: Tensor, reaches: Tensor, farthest: Tensor) -> Tensor:
     """The most by which rounding to bfloat16, before the product and after it, may change a score.
+
+    It holds where reaches lie between `SMALLEST_REACH` and `LARGEST_REACH`. What the product is summed in adds its own.
 
     Args:
         centred: queries, less the centre, `[batch, key_size]`.

@@ -86,8 +86,11 @@ def asked_again(store: Store, queries: torch.Tensor, number: int) -> int:
     """How many queries were answered by float32 in the end; all are checked against plain subtraction."""
     with mock.patch.object(search, "nearest_in_own", wraps=search.nearest_in_own) as again:
         recall = store.read(queries, number, UniformMean())
-    for query, distances in zip(queries, recall.distances, strict=True):
-        np.testing.assert_allclose(distances, nearest(store, query, number), rtol=1e-5)
+    for query, distances, slots in zip(queries, recall.distances, recall.indices, strict=True):
+        expected = nearest(store, query, number)
+        np.testing.assert_allclose(distances, expected, rtol=1e-5)
+        found = np.linalg.norm(store.keys[slots].double().numpy() - query.double().numpy(), axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
     return sum(len(call.args[1]) for call in again.call_args_list)
 
 
@@ -106,6 +109,67 @@ def test_where_rounding_hides_who_is_nearer_the_query_is_asked_again() -> None:
     store.write(directions * lengths, torch.zeros(6_000), np.arange(6_000, dtype=np.uint64), maximum, written_at=0)
     queries = torch.cat([torch.zeros(1, 16), store.keys[:2] + 1e-3])
     assert 1 <= asked_again(store, queries, 10) <= 3
+
+
+def holding(keys: torch.Tensor, rounded: bool) -> Store:
+    store = Store(len(keys), keys.shape[1], rounded=rounded)
+    store.write(keys, torch.zeros(len(keys)), np.arange(len(keys), dtype=np.uint64), maximum, written_at=0)
+    return store
+
+
+@mock.patch.object(table, "_FEWEST_ROUNDED", 0)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_neighbours_are_exact_among_clusters_far_from_the_centre(rounded: bool) -> None:
+    """Errors of scores are of the distance from the centre there, differences between keys far smaller."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 5 * torch.randn(20, 16, generator=generator)
+    keys = centres[torch.randint(0, 20, (2_000,), generator=generator)]
+    keys = keys + 1e-3 * torch.randn(2_000, 16, generator=generator)
+    asked_again(holding(keys, rounded), keys[:50] + 1e-3 * torch.randn(50, 16, generator=generator), 3)
+
+
+@pytest.mark.parametrize("key_size", [2, 16])
+def test_neighbours_are_exact_around_a_centre_far_from_the_origin(key_size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = 1e4 + 1e-2 * torch.randn(2_000, key_size, generator=generator)
+    asked_again(holding(keys, rounded=False), keys[:50] + 3e-3 * torch.randn(50, key_size, generator=generator), 3)
+
+
+@mock.patch.object(table, "_FEWEST_ROUNDED", 0)
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("key_size", [1, 2, 16])
+@pytest.mark.parametrize("spread", [1e-20, 1e-19, 1e-15, 1e15, 1e18, 1e19, 1.5e19])
+def test_neighbours_are_exact_where_products_of_bfloat16_under_or_overflow(
+    rounded: bool, key_size: int, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    signs = torch.randn(3_000, key_size, generator=generator).sign() / key_size**0.5
+    keys = spread * signs * (1 + 0.01 * torch.randn(3_000, key_size, generator=generator))
+    queries = keys[:5] * (1 + 1e-3 * torch.randn(5, key_size, generator=generator))
+    recall = holding(keys, rounded).read(queries, 10, UniformMean())
+    for query, distances in zip(queries, recall.distances, strict=True):
+        expected = np.sort(np.linalg.norm(keys.double().numpy() - query.double().numpy(), axis=1))[:10]
+        # Squares below the smallest float32 are 0: as near as subtraction can tell.
+        np.testing.assert_allclose(distances, expected, rtol=1e-4, atol=1e-21)
+
+
+@mock.patch.object(table, "_FEWEST_ROUNDED", 0)
+def test_who_is_asked_again_is_asked_in_its_own_store() -> None:
+    """Of two stores only the second lies in a shell around the queries."""
+    generator = torch.Generator().manual_seed(6)
+    memory = EpisodicMemory(2, 2_000, 16, neighbours=5, kernel=UniformMean(), rounded=True)
+    far = 3 * torch.randn(2_000, 16, generator=generator)
+    shell = torch.nn.functional.normalize(torch.randn(2_000, 16, generator=generator), dim=1)
+    actions, hashes = torch.tensor([0, 1]).repeat_interleave(2_000), np.arange(4_000, dtype=np.uint64)
+    memory.write(actions, torch.cat([far, shell]), torch.zeros(4_000), hashes, maximum, written_at=0)
+    queries = torch.cat([far[:3], 1e-4 * torch.randn(3, 16, generator=generator)])
+    actions = torch.tensor([0, 0, 0, 1, 1, 1])
+    recall = memory.read(queries, actions)
+    for query, action, distances, slots in zip(queries, actions, recall.distances, recall.indices, strict=True):
+        store = memory.stores[action]
+        expected = nearest(store, query, 5)
+        np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose((store.keys[slots] - query).norm(dim=1), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_few_memories_are_searched_by_the_keys_as_they_are() -> None:
