@@ -77,6 +77,12 @@ def filled(number: int, key_size: int, spread: float, capacity: int = 20_000) ->
     return store
 
 
+def holding(keys: torch.Tensor, rounded: bool) -> Store:
+    store = Store(len(keys), keys.shape[1], rounded=rounded)
+    store.write(keys, torch.zeros(len(keys)), np.arange(len(keys), dtype=np.uint64), maximum, written_at=0)
+    return store
+
+
 def nearest(store: Store, query: torch.Tensor, number: int) -> np.ndarray:
     """By subtraction in float64 from every key."""
     return np.sort(np.linalg.norm(store.keys.double().numpy() - query.double().numpy(), axis=1))[:number]
@@ -105,16 +111,9 @@ def test_where_rounding_hides_who_is_nearer_the_query_is_asked_again() -> None:
     generator = torch.Generator().manual_seed(3)
     directions = torch.nn.functional.normalize(torch.randn(6_000, 16, generator=generator), dim=1)
     lengths = 1 + 1e-3 * torch.rand(6_000, 1, generator=generator)
-    store = Store(6_000, 16, rounded=True)
-    store.write(directions * lengths, torch.zeros(6_000), np.arange(6_000, dtype=np.uint64), maximum, written_at=0)
+    store = holding(directions * lengths, rounded=True)
     queries = torch.cat([torch.zeros(1, 16), store.keys[:2] + 1e-3])
     assert 1 <= asked_again(store, queries, 10) <= 3
-
-
-def holding(keys: torch.Tensor, rounded: bool) -> Store:
-    store = Store(len(keys), keys.shape[1], rounded=rounded)
-    store.write(keys, torch.zeros(len(keys)), np.arange(len(keys), dtype=np.uint64), maximum, written_at=0)
-    return store
 
 
 @mock.patch.object(table, "_FEWEST_ROUNDED", 0)
