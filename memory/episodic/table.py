@@ -143,8 +143,7 @@ class Table:
     def move_keys(self, rows: Tensor, keys: Tensor) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`, without making them any younger."""
         self.keys[rows] = keys
-        self.squared_norms[rows] = (keys - self.centre).square().sum(dim=1)
-        self.round(rows)
+        self._measure(rows)
 
     def recentre(self) -> None:
         """Move the centre to the mean of the stores' means; costs a pass over them."""
@@ -152,13 +151,17 @@ class Table:
         self.centre = torch.cat([self.keys[span].mean(dim=0, keepdim=True) for span in filled]).mean(dim=0)
         self.centre_length = self.centre.norm().item()
         for span in filled:
-            self.squared_norms[span] = (self.keys[span] - self.centre).square().sum(dim=1)
-            self.round(span)
+            self._measure(span)
 
     def round(self, rows: slice | Tensor) -> None:
         """Have what is rounded, if anything is, follow the keys, squared norms and centre, in some rows."""
         if self.rounded is not None:
             self.rounded[rows] = rounded_keys(self.keys[rows] - self.centre, self.squared_norms[rows])
+
+    def _measure(self, rows: slice | Tensor) -> None:
+        """Have all that a search keeps of some rows follow their keys and the centre."""
+        self.squared_norms[rows] = (self.keys[rows] - self.centre).square().sum(dim=1)
+        self.round(rows)
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""
