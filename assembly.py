@@ -33,7 +33,7 @@ from training.command_line import UsageError
 from training.evaluation import play_games
 from training.loop import TrainingLoop
 from training.pictures import as_picture
-from training.seeding import EpisodeSeeds, generators
+from training.seeding import EpisodeSeeds, generators, seed_torch
 from training.sequence_loop import SequenceLoop, SequenceTally
 from training.tally import RECENT_EPISODES, Tally
 
@@ -160,7 +160,7 @@ def make_agent(config: RunConfig, world: VectorEnv) -> agents.Agent:
         frame_stack=world.frame_stack,  # type: ignore[attr-defined]
         reveals_labels=world.reveals_labels,  # type: ignore[attr-defined]
     )
-    torch.manual_seed(config.seed)
+    seed_torch(config.seed)
     try:
         return agents.make(config.agent, spec, generators(config.seed, "agent")["agent"], config.device)
     except ValueError as error:
@@ -175,7 +175,7 @@ def make_sequence_loop(config: RunConfig) -> SequenceLoop:
         task = envs.make_task(config.env, generators(config.seed, "task")["task"])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    torch.manual_seed(config.seed)
+    seed_torch(config.seed)
     try:
         model = make_sequence_model(config.agent, task_spec(task), config.device)
     except ValueError as error:

@@ -61,6 +61,18 @@ def generators(seed: int, *names: str) -> dict[str, np.random.Generator]:
     return {name: np.random.default_rng(_sequence(seed, f"numpy/{name}")) for name in names}
 
 
+def seed_torch(seed: int) -> None:
+    """Have torch draw from one seed, and compute the same in every process, from its first operation on.
+
+    Intel's library chooses the kernel of an elementwise function when it is first called. If two threads of one call
+    are the first, one of them may get the coarse kernel, and its half is off by 3e-4 (PyTorch issue 188792; 10 of 20
+    processes here). After a call too small to be shared out, all is well.
+    """
+    torch.manual_seed(seed)
+    for function in (torch.sqrt, torch.exp, torch.expm1, torch.log, torch.log1p, torch.tanh, torch.sin, torch.cos):
+        function(torch.ones(1))
+
+
 def torch_generators(seed: int, *names: str, device: str = "cpu") -> dict[str, torch.Generator]:
     """A torch generator for each name, at the start of its stream; CPU and CUDA draw different numbers from it.
 

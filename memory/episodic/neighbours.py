@@ -11,19 +11,23 @@ from all keys, which is slow, and rare while the centre is near the keys.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from memory.episodic.rounding import LARGEST_REACH, SMALLEST_REACH, rounded_queries, score_error
 from memory.episodic.table import BLOCK, Table
 
 _ROUNDING = 2.0**-22
 """Rounding of a float32 product relative to its terms, four times the unit roundoff, for each root of its length."""
+_SMALLEST_GROUP, _LARGEST_GROUP = 4, 32
+"""Rows of which one minimum is taken, powers of two that divide `BLOCK`."""
 _MOST_SCORES = 2**25
 """Queries are taken in pieces so that the score matrix stays under 128 MiB."""
+_MOST_SUBTRACTED = 2**18
+"""Numbers of candidates' keys that are subtracted from at a time, 1 MiB, so that they stay in the processor's cache."""
 
 
 class Neighbours(NamedTuple):
@@ -52,18 +56,16 @@ def nearest_in_own(
     Returns:
         Neighbours `[batch, width]`, as wide as the fullest of the stores allows.
     """
-    asked = stores.unique().tolist()
-    plan = _plan(table, asked, neighbours, rounded)
-    centred = queries - table.centre
-    groups = [(stores == store).nonzero().squeeze(1) for store in asked]
-    found = [_candidates(table, centred[group], [store], plan) for group, store in zip(groups, asked, strict=True)]
-    order = torch.cat(groups).argsort()
-    scores, rows = (torch.cat(parts)[order].squeeze(1) for parts in zip(*found, strict=True))
-    return _ranked(table, queries, centred, stores, scores, rows, plan)
+    asked, store, counts = stores.unique(return_inverse=True, return_counts=True)
+    # How many queries before it are of the same store.
+    column = torch.empty_like(store)
+    order = store.argsort(stable=True)
+    column[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[store[order]]
+    return _nearest(table, queries, stores, column, _plan(table, asked.tolist(), neighbours, rounded))
 
 
 def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: int) -> Neighbours:
-    """The nearest keys of each query in each of several stores, by one product with the rows of all.
+    """The nearest keys of each query in each of several stores.
 
     Args:
         table: holds the stores.
@@ -74,20 +76,9 @@ def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: i
     Returns:
         Neighbours `[batch * stores, width]`, those of the first query first.
     """
-    asked = stores.tolist()
-    plan = _plan(table, asked, neighbours)
-    centred = queries - table.centre
-    scores, rows = _candidates(table, centred, asked, plan)
-    times = len(asked)
-    return _ranked(
-        table,
-        queries.repeat_interleave(times, dim=0),
-        centred.repeat_interleave(times, dim=0),
-        stores.repeat(len(queries)),
-        scores.flatten(0, 1),
-        rows.flatten(0, 1),
-        plan,
-    )
+    plan = _plan(table, stores.tolist(), neighbours)._replace(shared=True)
+    column = torch.arange(len(queries), device=queries.device).repeat_interleave(len(stores))
+    return _nearest(table, queries[column], stores.repeat(len(queries)), column, plan)
 
 
 def without(found: Neighbours, rows: Tensor, neighbours: int) -> Neighbours:
@@ -109,80 +100,130 @@ def without(found: Neighbours, rows: Tensor, neighbours: int) -> Neighbours:
 class _Plan(NamedTuple):
     """How some stores are searched."""
 
+    stores: list[int]
+    """Those that are asked."""
+    searched: slice
+    """Rows of the table that they lie in."""
     width: int
     """Neighbours that come back."""
     candidates: int
     """Keys that they are chosen from."""
+    group: int
+    """Rows of which the smallest score is found first."""
     rounded: bool
-    """Whether these are chosen by rounded keys."""
+    """Whether candidates are chosen by rounded keys."""
+    shared: bool = False
+    """Whether all stores are asked the same."""
 
 
 def _plan(table: Table, stores: list[int], neighbours: int, rounded: bool | None = None) -> _Plan:
     if rounded is None:
         rounded = table.rounding_pays
+    spans = [table.span(store) for store in stores]
     longest = max(table.lengths[store] for store in stores)
     width = min(neighbours, longest)
     # By rounded scores of NEC's keys on Atari 3 in 1,000 queries are asked again at most, 7 in 100 if twice the width.
     more = 4 + 2 * width if rounded else max(4, width // 8)
-    return _Plan(width, min(width + more, longest), rounded)
+    candidates = min(width + more, longest)
+    # A minimum to compare for each group, and all its scores for each candidate; the former have to be copied, too.
+    group = 2 ** round(math.log2(2 * longest / candidates) / 2)
+    return _Plan(
+        stores=stores,
+        searched=slice(min(span.start for span in spans), max(span.stop for span in spans)),
+        width=width,
+        candidates=candidates,
+        group=min(max(group, _SMALLEST_GROUP), _LARGEST_GROUP),
+        rounded=rounded,
+    )
 
 
-def _candidates(table: Table, centred: Tensor, stores: list[int], plan: _Plan) -> tuple[Tensor, Tensor]:
-    """The smallest scores in each of some stores and their rows, `[batch, stores, candidates]`; inf for no more.
+def _nearest(table: Table, queries: Tensor, stores: Tensor, column: Tensor, plan: _Plan) -> Neighbours:
+    """The nearest keys of each query in its store.
 
-    They can only lie in the blocks with the smallest minima. Finding those first replaces a top-k over all rows (its
+    Args:
+        table: holds the stores.
+        queries: `[batch, key_size]`.
+        stores: int64 `[batch]`.
+        column: numbers the queries of a store, int64 `[batch]`; where all stores are asked the same, in one way.
+        plan: how to go about it.
+    """
+    centred = queries - table.centre
+    scores = centred.new_empty(len(queries), plan.candidates)
+    rows = stores.new_empty(scores.shape)
+    at_a_time = max(1, _MOST_SCORES // (plan.searched.stop - plan.searched.start))
+    for first in range(0, int(column.max()) + 1, at_a_time):
+        piece = ((column >= first) & (column < first + at_a_time)).nonzero().squeeze(1)
+        scores[piece], rows[piece] = _candidates(table, centred[piece], stores[piece], column[piece] - first, plan)
+    return _ranked(table, queries, centred, stores, scores, rows, plan)
+
+
+def _candidates(table: Table, centred: Tensor, stores: Tensor, column: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
+    """The smallest scores of each query in its store and their rows, `[batch, candidates]`; inf for no more.
+
+    They can only lie in the groups with the smallest minima. Finding those first replaces a top-k over all rows (its
     cost rivals the matrix product's) by a vectorised minimum and a top-k over few.
     """
-    spans = [table.span(store) for store in stores]
-    start = min(span.start for span in spans)
-    searched = slice(start, max(span.stop for span in spans))
-    count, best = plan.candidates, []
-    for piece in centred.split(max(1, _MOST_SCORES // (searched.stop - searched.start))):
-        blocks = _scores(table, searched, piece, plan.rounded).unflatten(0, (-1, BLOCK))
-        minima = (_minima_by_halves(blocks) if plan.rounded else blocks.amin(dim=1)).T.float().contiguous()
-        found = [_best_blocks(minima, slice(span.start - start, span.stop - start), count) for span in spans]
-        best_blocks = torch.stack([functional.pad(one, (0, count - one.shape[1])) for one in found], dim=1)
-        few = blocks.transpose(1, 2)[best_blocks, torch.arange(len(piece), device=piece.device)[:, None, None]].float()
-        for number, one in enumerate(found):
-            few[:, number, one.shape[1] :] = torch.inf
-        smallest = few.flatten(2).topk(count, dim=2, largest=False, sorted=False)
-        rows = best_blocks.gather(2, smallest.indices // BLOCK) * BLOCK + smallest.indices % BLOCK
-        best.append((smallest.values, rows))
-    scores, rows = best[0] if len(best) == 1 else (torch.cat(parts) for parts in zip(*best, strict=True))
-    return scores, rows + start
+    groups = _scores(table, centred, stores, column, plan).unflatten(0, (-1, plan.group))
+    found = _minima(groups)
+    longest = max(table.allocated(store) for store in plan.stores) // plan.group
+    minima = centred.new_full((len(table.lengths), found.shape[1], longest), torch.inf)
+    for store in plan.stores:
+        span = table.span(store)
+        own = slice(*((row - plan.searched.start) // plan.group for row in (span.start, span.stop)))
+        minima[store, :, : own.stop - own.start] = found[own].T
+    smallest = minima[stores, column].topk(min(plan.candidates, longest), dim=1, largest=False, sorted=False)
+    best = (table.starts(stores) - plan.searched.start)[:, None] // plan.group + smallest.indices
+    best.clamp_max_(len(groups) - 1)
+    few = groups.transpose(1, 2)[best, column[:, None]].float()
+    few.masked_fill_(smallest.values.isposinf()[:, :, None], torch.inf)
+    final = few.flatten(1).topk(plan.candidates, dim=1, largest=False, sorted=False)
+    rows = best.gather(1, final.indices // plan.group) * plan.group + final.indices % plan.group
+    return final.values, rows + plan.searched.start
 
 
-def _scores(table: Table, searched: slice, centred: Tensor, rounded: bool) -> Tensor:
-    """The scores of some rows, `[rows, batch]`, in bfloat16 if they are of rounded keys."""
+def _scores(table: Table, centred: Tensor, stores: Tensor, column: Tensor, plan: _Plan) -> Tensor:
+    """The scores of the searched rows, in bfloat16 if they are of rounded keys.
+
+    Returns:
+        `[rows, columns]`: those of a query in the rows of its store and the column of its own; the rest is anything.
+    """
+    queries = rounded_queries(centred) if plan.rounded else centred
+    # Products of other numbers of columns take up to half as long again.
+    width = -(-(int(column.max()) + 1) // 8) * 8
+    asked = queries.new_zeros(len(table.lengths), width, queries.shape[1])
+    asked[stores, column] = queries
+    searched = plan.searched
+    scores = table.scratch(searched.stop - searched.start, width, dtype=queries.dtype)
     # A column for each query: with the keys first the library reads them once, whatever the number of queries.
-    shape = searched.stop - searched.start, len(centred)
-    if rounded:
+    keys, squared_norms = table.keys[searched], table.squared_norms[searched, None]
+    if plan.shared and not plan.rounded:
+        return torch.addmm(squared_norms, keys, asked[plan.stores[0]].T, alpha=-2.0, out=scores)
+    asked = asked[table.owners[searched.start // BLOCK : searched.stop // BLOCK]].mT
+    blocks = scores.unflatten(0, (-1, BLOCK))
+    if plan.rounded:
         assert table.rounded is not None, "nothing is rounded"
-        out = table.scratch(*shape, dtype=torch.bfloat16)
-        return torch.mm(table.rounded[searched], rounded_queries(centred).T, out=out)
-    out = table.scratch(*shape, dtype=torch.float32)
-    return torch.addmm(table.squared_norms[searched, None], table.keys[searched], centred.T, alpha=-2.0, out=out)
+        torch.bmm(table.rounded[searched].unflatten(0, (-1, BLOCK)), asked, out=blocks)
+    else:
+        squared_norms, keys = (rows.unflatten(0, (-1, BLOCK)) for rows in (squared_norms, keys))
+        torch.baddbmm(squared_norms, keys, asked, alpha=-2.0, out=blocks)
+    return scores
 
 
-def _minima_by_halves(blocks: Tensor) -> Tensor:
-    """The same as `blocks.amin(dim=1)`, which in bfloat16 takes five times as long."""
-    while blocks.shape[1] > 1:
-        blocks = torch.minimum(*blocks.chunk(2, dim=1))
-    return blocks.squeeze(1)
-
-
-def _best_blocks(minima: Tensor, span: slice, count: int) -> Tensor:
-    """The blocks with the smallest of `minima [batch, blocks]` in a span of rows: `count` of them, or all there are."""
-    blocks = slice(span.start // BLOCK, span.stop // BLOCK)
-    within = minima[:, blocks]
-    return within.topk(min(count, within.shape[1]), dim=1, largest=False, sorted=False).indices + blocks.start
+def _minima(groups: Tensor) -> Tensor:
+    """The smallest scores in `groups [groups, rows, columns]`."""
+    if groups.dtype == torch.float32:
+        return groups.amin(dim=1)
+    # In bfloat16 that would take five times as long.
+    while groups.shape[1] > 1:
+        groups = torch.minimum(*groups.chunk(2, dim=1))
+    return groups.squeeze(1)
 
 
 def _ranked(
     table: Table, queries: Tensor, centred: Tensor, stores: Tensor, scores: Tensor, candidates: Tensor, plan: _Plan
 ) -> Neighbours:
     """The nearest of the candidates `[batch, count]` of each query, by plain subtraction."""
-    distances = (queries[:, None] - _take(table.keys, candidates)).square_().sum(dim=2).sqrt_()
+    distances = _distances(table, queries, candidates)
     # A row that holds no memory of the store.
     distances.masked_fill_(scores.isposinf(), torch.inf)
     distances, order = distances.topk(plan.width, dim=1, largest=False, sorted=True)
@@ -199,6 +240,17 @@ def _ranked(
             distances[query], slots = exact.topk(plan.width, largest=False, sorted=True)
             rows[query] = slots + span.start
     return Neighbours(distances, rows, _take(table.keys, rows))
+
+
+def _distances(table: Table, queries: Tensor, rows: Tensor) -> Tensor:
+    """How far each of `queries [batch, key_size]` is from the keys in rows of its own, `[batch, count]`."""
+    at_a_time = max(1, _MOST_SUBTRACTED // (rows.shape[1] * queries.shape[1]))
+    pieces = []
+    for some, own in zip(queries.split(at_a_time), rows.split(at_a_time), strict=True):
+        keys = table.scratch(own.numel(), queries.shape[1], dtype=torch.float32)
+        torch.index_select(table.keys, 0, own.flatten(), out=keys)
+        pieces.append(keys.unflatten(0, own.shape).sub_(some[:, None]).square_().sum(dim=2).sqrt_())
+    return torch.cat(pieces)
 
 
 def _uncertain(

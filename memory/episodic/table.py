@@ -1,6 +1,7 @@
 """The rows behind the stores: one table, in which the rows of each store lie together.
 
-Side by side, all stores are searched by a single matrix product; together, one store by a product with its own rows.
+Together, a store is searched by a product with rows that are its own; side by side, what the products leave of all
+stores is compared by a single top-k.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from memory.episodic.rounding import rounded_keys
 
-BLOCK = 32
-"""Rows are allocated in blocks of this many, each of one store. Larger ones make the first stage of a search cheaper
-and the second dearer; this is about the best for some ten neighbours or fifty."""
+BLOCK = 256
+"""Rows are allocated in blocks of this many, each of one store, so that one call multiplies each by the queries of its
+store. Of 128 rows such a product takes a third longer, of more hardly less."""
 COLUMNS = ("keys", "squared_norms", "values", "written_at", "keyed_at", "origins", "uses", "last_used")
 """What is kept of each memory."""
 _FEWEST_ROUNDED = 4_096
@@ -39,6 +40,7 @@ class Table:
         centre: a point near the keys, `[key_size]`.
         centre_length: its distance from the origin.
         lengths: filled rows of each store.
+        owners: the store that each block is of, int64 `[rows / BLOCK]`.
         clock: the next tick.
         counts_use: whether being read makes a row younger; without, rows age from their insertion on.
     """
@@ -65,6 +67,7 @@ class Table:
         self.clock = 0
         self._starts = [0] * (num_stores + 1)
         self._first_rows = torch.zeros(num_stores, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(0, dtype=torch.int64, device=device)
         self._scratch = torch.zeros(0, device=device)
 
     @property
@@ -112,6 +115,7 @@ class Table:
             setattr(self, name, new)
         self._starts = starts
         self._first_rows = torch.tensor(starts[:-1], device=self.keys.device)
+        self.owners = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes) // BLOCK).to(self.keys.device)
 
     def begin_at(self, centre: Tensor) -> None:
         """Set the centre `[key_size]` of a table that holds nothing yet."""
@@ -143,7 +147,7 @@ class Table:
     def move_keys(self, rows: Tensor, keys: Tensor) -> None:
         """Put `keys [batch, key_size]` into distinct rows, int64 `[batch]`, without making them any younger."""
         self.keys[rows] = keys
-        self._measure(rows)
+        self._measure(rows, keys)
 
     def recentre(self) -> None:
         """Move the centre to the mean of the stores' means; costs a pass over them."""
@@ -151,17 +155,20 @@ class Table:
         self.centre = torch.cat([self.keys[span].mean(dim=0, keepdim=True) for span in filled]).mean(dim=0)
         self.centre_length = self.centre.norm().item()
         for span in filled:
-            self._measure(span)
+            self._measure(span, self.keys[span])
 
-    def round(self, rows: slice | Tensor) -> None:
+    def round(self, rows: slice) -> None:
         """Have what is rounded, if anything is, follow the keys, squared norms and centre, in some rows."""
         if self.rounded is not None:
             self.rounded[rows] = rounded_keys(self.keys[rows] - self.centre, self.squared_norms[rows])
 
-    def _measure(self, rows: slice | Tensor) -> None:
-        """Have all that a search keeps of some rows follow their keys and the centre."""
-        self.squared_norms[rows] = (self.keys[rows] - self.centre).square().sum(dim=1)
-        self.round(rows)
+    def _measure(self, rows: slice | Tensor, keys: Tensor) -> None:
+        """Have all that a search keeps of some rows follow their keys, `[rows, key_size]`, and the centre."""
+        centred = keys - self.centre
+        squared_norms = centred.square().sum(dim=1)
+        self.squared_norms[rows] = squared_norms
+        if self.rounded is not None:
+            self.rounded[rows] = rounded_keys(centred, squared_norms)
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""

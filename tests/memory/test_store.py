@@ -429,13 +429,13 @@ def test_a_store_of_a_million_takes_the_bytes_of_what_it_holds(number):
 
 
 def test_a_saved_store_holds_only_the_filled_rows():
-    full, growing = filled(257, 32), filled(257, 32, capacity=1_000_000)
+    full, growing = filled(1_300, 32), filled(1_300, 32, capacity=1_000_000)
     assert growing.nbytes > full.nbytes, "the growing store should own empty rows that are not to be saved"
     sizes = []
     for store in (full, growing):
         tables = [item for item in store.state_dict().values() if isinstance(item, torch.Tensor | np.ndarray)]
         sizes.append(sum(table.nbytes for table in tables))
-    assert sizes[0] == sizes[1] >= 257 * (32 * 4 + 4 + 8 + 8)
+    assert sizes[0] == sizes[1] >= 1_300 * (32 * 4 + 4 + 8 + 8)
 
 
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
