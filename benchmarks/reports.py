@@ -47,6 +47,7 @@ REC = (
     *("return", "eval_return", "neighbour_recall", "key_drift", "error_ratio"),
     *("steps_per_second", "megabytes", "peak_megabytes"),
 )
+SEARCHED = ("rounded_milliseconds", "float32_milliseconds", "rounded_share")
 REC_FIGURES = (
     Figure("return", "Return of training episodes"),
     Figure("neighbour_recall", "Recall of fresh neighbours", suffix="_recall"),
@@ -266,6 +267,13 @@ REPORTS = {
                 ),
             ),
         ),
+    ),
+    "search_speed": Report(
+        (
+            *(f"{kind}_{what}" for kind in ("own", "each") for what in SEARCHED),
+            *("asked_again_per_thousand", "memories"),
+        ),
+        by_machine=True,
     ),
     "checkpoint_cost": Report(
         ("stall_seconds", "save_seconds", "extra_peak_megabytes", "megabytes_on_disk"), by_machine=True
