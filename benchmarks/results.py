@@ -26,7 +26,9 @@ from training.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUN = ("experiment", "world", "agent", "variant", "seed")
-"""The columns that tell one run from another. Where the machine is what is measured, it is one of them too."""
+"""The columns that tell one run from another."""
+RUN_ON_MACHINE = (*RUN, "machine")
+"""The same where the machine is what is measured."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,6 @@ from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
-RUN = (*results.RUN, "machine")
 MARKS = 8
 """Points of the memory curves in the interval."""
 
@@ -147,7 +146,7 @@ class Measurement:
 def record(report: Report, measurement: Measurement) -> None:
     """Do one measurement and add its rows to the table."""
     torch.set_num_threads(measurement.config.threads)
-    results.add(measurement.out, measure(measurement, report), RUN)
+    results.add(measurement.out, measure(measurement, report), results.RUN_ON_MACHINE)
 
 
 def measure(measurement: Measurement, report: Report) -> list[Row]:
@@ -214,8 +213,9 @@ def main() -> None:
     if options.last <= options.first:
         raise UsageError(f"--last must be more than --first, {options.first}, not {options.last}")
     measurements = list(_measurements(options))
+    jobs = missing(measurements, record, options.out, results.RUN_ON_MACHINE)
     # One at a time: what runs beside a measurement slows it down.
-    do_missing(missing(measurements, record, options.out, RUN), len(measurements), options.out, 1, "benchmarks.runner")
+    do_missing(jobs, len(measurements), options.out, 1, "benchmarks.runner")
 
 
 if __name__ == "__main__":
