@@ -27,6 +27,7 @@ from unittest import mock
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from agents.encoders import multiplies_bfloat16
 from assembly import RunConfig, make_agent, make_world
@@ -39,7 +40,6 @@ from training.command_line import UsageError, guarded, parse_overrides
 from training.loop import TrainingLoop
 from training.seeding import EpisodeSeeds
 
-RUN = (*results.RUN, "machine")
 WARM_UP = 5
 """Searches of each kind that are not measured."""
 
@@ -75,7 +75,8 @@ def record(report: Report, measurement: Measurement) -> None:
     memory = filled_memory(report, measurement.config)
     found = {"memories": float(len(memory)), **search(memory, measurement.queries, measurement.repeats)}
     blank = replace(measurement.blank, steps=measurement.config.steps, seconds=time.perf_counter() - began)
-    results.add(measurement.out, [replace(blank, metric=name, value=value) for name, value in found.items()], RUN)
+    rows = [replace(blank, metric=name, value=value) for name, value in found.items()]
+    results.add(measurement.out, rows, results.RUN_ON_MACHINE)
 
 
 def filled_memory(report: Report, config: RunConfig) -> EpisodicMemory:
@@ -97,10 +98,11 @@ def search(memory: EpisodicMemory, queries: int, repeats: int) -> dict[str, floa
     """
     if not memory.table.rounding_pays:
         raise ValueError(f"{len(memory)} memories are searched by the keys as they are: it takes more --steps")
-    rows = torch.cat([memory.table.keys[memory.table.filled(action)] for action in memory.known_actions])
-    actions = torch.cat(
-        [torch.full((len(memory.stores[action]),), action, dtype=torch.int64) for action in memory.known_actions]
-    )
+    slots = memory.filled_slots()
+    reads: dict[str, Callable[[Tensor, Tensor], object]] = {
+        "own": lambda keys, actions: memory.read(keys, actions, touch=False),
+        "each": lambda keys, actions: memory.read_each(keys, memory.known_actions, touch=False),
+    }
     generator = torch.Generator().manual_seed(0)
     seconds: dict[str, list[float]] = {}
     again = 0
@@ -110,33 +112,29 @@ def search(memory: EpisodicMemory, queries: int, repeats: int) -> dict[str, floa
         again += len(arguments[1]) if rounded is False else 0  # type: ignore[arg-type]
         return ask(*arguments, rounded=rounded)  # type: ignore[arg-type]
 
-    ask = neighbours.nearest_in_own
+    ask = neighbours.nearest
     for turn in range(WARM_UP + repeats):
-        drawn = torch.randint(len(rows), (queries,), generator=generator)
-        asked, of = rows[drawn], actions[drawn]
-        kinds: dict[str, Callable[[], object]] = {
-            "own": lambda asked=asked, of=of: memory.read(asked, of, touch=False),  # type: ignore[misc]
-            "each": lambda asked=asked: memory.read_each(asked, memory.known_actions, touch=False),  # type: ignore[misc]
-        }
-        for kind, read in kinds.items():
-            with mock.patch.object(neighbours, "nearest_in_own", count):
-                rounded = _seconds(read)
+        drawn = slots[torch.randint(len(slots), (queries,), generator=generator)]
+        keys, actions = memory.table.keys[memory.rows_of(drawn)], drawn // memory.capacity
+        for kind, read in reads.items():
+            with mock.patch.object(neighbours, "nearest", count):
+                rounded = _seconds(read, keys, actions)
             with mock.patch.object(memory.table, "rounded", None):
-                plain = _seconds(read)
+                plain = _seconds(read, keys, actions)
             if turn >= WARM_UP:
                 seconds.setdefault(f"{kind}_rounded", []).append(rounded)
                 seconds.setdefault(f"{kind}_float32", []).append(plain)
     found = {f"{name}_milliseconds": 1e3 * statistics.median(one) for name, one in seconds.items()}
-    for kind in kinds:
+    for kind in reads:
         pairs = zip(seconds[f"{kind}_rounded"], seconds[f"{kind}_float32"], strict=True)
         found[f"{kind}_rounded_share"] = statistics.median(rounded / plain for rounded, plain in pairs)
     searched = (WARM_UP + repeats) * queries * (1 + len(memory.known_actions))
     return found | {"asked_again_per_thousand": 1e3 * again / searched}
 
 
-def _seconds(read: Callable[[], object]) -> float:
+def _seconds(read: Callable[[Tensor, Tensor], object], keys: Tensor, actions: Tensor) -> float:
     began = time.perf_counter()
-    read()
+    read(keys, actions)
     return time.perf_counter() - began
 
 
@@ -151,8 +149,9 @@ def main() -> None:
         agent = config.agent.model_copy(update={"learning_starts": options.steps + 1})
         config = config.model_copy(update={"agent": agent})
         measurements.append(Measurement(config, blank, options.queries, options.repeats, options.out))
+    jobs = missing(measurements, record, options.out, results.RUN_ON_MACHINE)
     # One at a time: what runs beside a measurement slows it down.
-    do_missing(missing(measurements, record, options.out, RUN), len(measurements), options.out, 1, __name__)
+    do_missing(jobs, len(measurements), options.out, 1, __name__)
 
 
 if __name__ == "__main__":

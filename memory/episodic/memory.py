@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import nearest_in_each, nearest_in_own, without
+from memory.episodic.neighbours import nearest, without
 from memory.episodic.recall import Recall
 from memory.episodic.store import Store, recalled
 from memory.episodic.table import Table
@@ -87,10 +87,10 @@ class EpisodicMemory:
         if not actions or not all(len(self.stores[action]) for action in actions):
             raise ValueError(f"actions must name stores that hold memories, got {actions}")
         self.stores[0].check_queries(queries)
-        stores = torch.tensor(actions, device=queries.device)
-        found = nearest_in_each(self.table, queries, stores, self.neighbours)
-        repeated = queries.repeat_interleave(len(actions), dim=0)
-        return recalled(self.table, repeated, stores.repeat(len(queries)), found, self.kernel, touch)
+        stores = torch.tensor(actions, device=queries.device).repeat(len(queries))
+        queries = queries.repeat_interleave(len(actions), dim=0)
+        found = nearest(self.table, queries, stores, self.neighbours, shared=True)
+        return recalled(self.table, queries, stores, found, self.kernel, touch)
 
     @torch.no_grad()
     def read(
@@ -120,9 +120,9 @@ class EpisodicMemory:
             raise ValueError("an empty store cannot be read: write to it first")
         neighbours = neighbours or self.neighbours
         if apart_from is None:
-            found = nearest_in_own(self.table, queries, actions, neighbours)
+            found = nearest(self.table, queries, actions, neighbours)
         else:
-            one_more = nearest_in_own(self.table, queries, actions, neighbours + 1)
+            one_more = nearest(self.table, queries, actions, neighbours + 1)
             rows = torch.where(apart_from >= 0, self.rows_of(apart_from.clamp_min(0)), -1)
             found = without(one_more, rows, neighbours)
         return recalled(self.table, queries, actions, found, self.kernel, touch)

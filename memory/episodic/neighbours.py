@@ -41,8 +41,14 @@ class Neighbours(NamedTuple):
     """The keys in those rows, `[batch, neighbours, key_size]`."""
 
 
-def nearest_in_own(
-    table: Table, queries: Tensor, stores: Tensor, neighbours: int, *, rounded: bool | None = None
+def nearest(
+    table: Table,
+    queries: Tensor,
+    stores: Tensor,
+    neighbours: int,
+    *,
+    shared: bool = False,
+    rounded: bool | None = None,
 ) -> Neighbours:
     """The nearest keys of each query in a store of its own.
 
@@ -51,6 +57,7 @@ def nearest_in_own(
         queries: `[batch, key_size]`.
         stores: the store to search for each query, none of them empty, int64 `[batch]`.
         neighbours: how many to find.
+        shared: whether all stores are asked the same, in the same order; one product can then serve them.
         rounded: whether rounded keys choose the candidates; None: where that pays.
 
     Returns:
@@ -61,24 +68,14 @@ def nearest_in_own(
     column = torch.empty_like(store)
     order = store.argsort(stable=True)
     column[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[store[order]]
-    return _nearest(table, queries, stores, column, _plan(table, asked.tolist(), neighbours, rounded))
-
-
-def nearest_in_each(table: Table, queries: Tensor, stores: Tensor, neighbours: int) -> Neighbours:
-    """The nearest keys of each query in each of several stores.
-
-    Args:
-        table: holds the stores.
-        queries: `[batch, key_size]`.
-        stores: the stores to search, none of them empty, int64 `[stores]`.
-        neighbours: how many to find in each.
-
-    Returns:
-        Neighbours `[batch * stores, width]`, those of the first query first.
-    """
-    plan = _plan(table, stores.tolist(), neighbours)._replace(shared=True)
-    column = torch.arange(len(queries), device=queries.device).repeat_interleave(len(stores))
-    return _nearest(table, queries[column], stores.repeat(len(queries)), column, plan)
+    plan = _plan(table, asked.tolist(), neighbours, shared, rounded)
+    centred = queries - table.centre
+    scores = centred.new_empty(len(queries), plan.candidates)
+    rows = stores.new_empty(scores.shape)
+    for first in range(0, int(counts.max()), plan.columns):
+        piece = ((column >= first) & (column < first + plan.columns)).nonzero().squeeze(1)
+        scores[piece], rows[piece] = _candidates(table, centred[piece], stores[piece], column[piece] - first, plan)
+    return _ranked(table, queries, centred, stores, scores, rows, plan)
 
 
 def without(found: Neighbours, rows: Tensor, neighbours: int) -> Neighbours:
@@ -104,6 +101,8 @@ class _Plan(NamedTuple):
     """Those that are asked."""
     searched: slice
     """Rows of the table that they lie in."""
+    columns: int
+    """Most queries of one store at a time."""
     width: int
     """Neighbours that come back."""
     candidates: int
@@ -112,14 +111,15 @@ class _Plan(NamedTuple):
     """Rows of which the smallest score is found first."""
     rounded: bool
     """Whether candidates are chosen by rounded keys."""
-    shared: bool = False
+    shared: bool
     """Whether all stores are asked the same."""
 
 
-def _plan(table: Table, stores: list[int], neighbours: int, rounded: bool | None = None) -> _Plan:
+def _plan(table: Table, stores: list[int], neighbours: int, shared: bool, rounded: bool | None) -> _Plan:
     if rounded is None:
         rounded = table.rounding_pays
     spans = [table.span(store) for store in stores]
+    searched = slice(min(span.start for span in spans), max(span.stop for span in spans))
     longest = max(table.lengths[store] for store in stores)
     width = min(neighbours, longest)
     # By rounded scores of NEC's keys on Atari 3 in 1,000 queries are asked again at most, 7 in 100 if twice the width.
@@ -129,32 +129,14 @@ def _plan(table: Table, stores: list[int], neighbours: int, rounded: bool | None
     group = 2 ** round(math.log2(2 * longest / candidates) / 2)
     return _Plan(
         stores=stores,
-        searched=slice(min(span.start for span in spans), max(span.stop for span in spans)),
+        searched=searched,
+        columns=max(1, _MOST_SCORES // (searched.stop - searched.start)),
         width=width,
         candidates=candidates,
         group=min(max(group, _SMALLEST_GROUP), _LARGEST_GROUP),
         rounded=rounded,
+        shared=shared,
     )
-
-
-def _nearest(table: Table, queries: Tensor, stores: Tensor, column: Tensor, plan: _Plan) -> Neighbours:
-    """The nearest keys of each query in its store.
-
-    Args:
-        table: holds the stores.
-        queries: `[batch, key_size]`.
-        stores: int64 `[batch]`.
-        column: numbers the queries of a store, int64 `[batch]`; where all stores are asked the same, in one way.
-        plan: how to go about it.
-    """
-    centred = queries - table.centre
-    scores = centred.new_empty(len(queries), plan.candidates)
-    rows = stores.new_empty(scores.shape)
-    at_a_time = max(1, _MOST_SCORES // (plan.searched.stop - plan.searched.start))
-    for first in range(0, int(column.max()) + 1, at_a_time):
-        piece = ((column >= first) & (column < first + at_a_time)).nonzero().squeeze(1)
-        scores[piece], rows[piece] = _candidates(table, centred[piece], stores[piece], column[piece] - first, plan)
-    return _ranked(table, queries, centred, stores, scores, rows, plan)
 
 
 def _candidates(table: Table, centred: Tensor, stores: Tensor, column: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
@@ -189,7 +171,7 @@ def _scores(table: Table, centred: Tensor, stores: Tensor, column: Tensor, plan:
     """
     queries = rounded_queries(centred) if plan.rounded else centred
     # Products of other numbers of columns take up to half as long again.
-    width = -(-(int(column.max()) + 1) // 8) * 8
+    width = min(-(-(int(column.max()) + 1) // 8) * 8, plan.columns)
     asked = queries.new_zeros(len(table.lengths), width, queries.shape[1])
     asked[stores, column] = queries
     searched = plan.searched
@@ -231,7 +213,7 @@ def _ranked(
     rows = torch.where(distances.isinf(), rows[:, :1], rows)
     uncertain = _uncertain(table, centred, stores, scores, distances[:, -1], plan.rounded)
     if plan.rounded and len(uncertain):
-        again = nearest_in_own(table, queries[uncertain], stores[uncertain], plan.width, rounded=False)
+        again = nearest(table, queries[uncertain], stores[uncertain], plan.width, rounded=False)
         distances[uncertain], rows[uncertain] = again.distances, again.rows
     else:
         for query in uncertain.tolist():

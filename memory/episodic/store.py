@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from memory.episodic.kernels import Kernel
-from memory.episodic.neighbours import Neighbours, nearest_in_own
+from memory.episodic.neighbours import Neighbours, nearest
 from memory.episodic.recall import Recall
 from memory.episodic.table import COLUMNS, Table
 from memory.episodic.updates import UpdateRule, Written
@@ -126,7 +126,7 @@ class Store:
             raise ValueError("an empty store cannot be read: write to it first")
         with torch.no_grad():
             number = torch.full((len(queries),), self.number, device=self.device)
-            found = nearest_in_own(self.table, queries, number, neighbours)
+            found = nearest(self.table, queries, number, neighbours)
             return recalled(self.table, queries, number, found, kernel, touch)
 
     def write(
@@ -258,7 +258,7 @@ class Store:
             getattr(table, name)[self._filled] = state[name].to(self.device)
         table.clock, table.centre_length, table.now = state["clock"], state["centre_length"], state["now"]
         table.centre = state["centre"].to(self.device, copy=True)
-        table.round(self._filled)
+        table.round(self._filled, self.keys - table.centre)
         self._hashes = np.resize(state["hashes"], state["allocated"])
         self._slot_of = {item: slot for slot, item in enumerate(state["hashes"].tolist())}
 

@@ -157,18 +157,16 @@ class Table:
         for span in filled:
             self._measure(span, self.keys[span])
 
-    def round(self, rows: slice) -> None:
-        """Have what is rounded, if anything is, follow the keys, squared norms and centre, in some rows."""
+    def round(self, rows: slice | Tensor, centred: Tensor) -> None:
+        """Have what is rounded, if anything is, follow keys less the centre, `[rows, key_size]`, and squared norms."""
         if self.rounded is not None:
-            self.rounded[rows] = rounded_keys(self.keys[rows] - self.centre, self.squared_norms[rows])
+            self.rounded[rows] = rounded_keys(centred, self.squared_norms[rows])
 
     def _measure(self, rows: slice | Tensor, keys: Tensor) -> None:
         """Have all that a search keeps of some rows follow their keys, `[rows, key_size]`, and the centre."""
         centred = keys - self.centre
-        squared_norms = centred.square().sum(dim=1)
-        self.squared_norms[rows] = squared_norms
-        if self.rounded is not None:
-            self.rounded[rows] = rounded_keys(centred, squared_norms)
+        self.squared_norms[rows] = centred.square().sum(dim=1)
+        self.round(rows, centred)
 
     def touch(self, rows: Tensor) -> None:
         """Count rows, int64 of any shape, as used now; one tick and one use, however often they are named."""

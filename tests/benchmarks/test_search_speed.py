@@ -32,7 +32,7 @@ def test_every_kind_of_search_is_timed_both_ways(memory: EpisodicMemory) -> None
     for kind in ("own", "each"):
         assert found[f"{kind}_rounded_milliseconds"] > 0 and found[f"{kind}_float32_milliseconds"] > 0
         assert found[f"{kind}_rounded_share"] > 0
-    assert memory.table.rounded is not None and neighbours.nearest_in_own.__name__ == "nearest_in_own"
+    assert memory.table.rounded is not None and neighbours.nearest.__name__ == "nearest"
 
 
 def test_doubts_are_counted(memory: EpisodicMemory) -> None:

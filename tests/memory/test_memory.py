@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory.episodic import table
+from memory.episodic import neighbours, table
 from memory.episodic.kernels import InverseDistance, UniformMean
 from memory.episodic.memory import EpisodicMemory
 from memory.episodic.recall import Recall
@@ -185,6 +185,28 @@ def test_many_and_few_queries_find_the_nearest_in_stores_of_any_length(key_size:
             assert distances[len(expected) :].isinf().all()
             found = memory.stores[action].keys[slots[: len(expected)]]
             np.testing.assert_allclose((found - query).norm(dim=1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@mock.patch.object(table, "_FEWEST_ROUNDED", 0)
+def test_no_more_scores_are_made_at_a_time_than_are_allowed(rounded: bool) -> None:
+    memory = create(2_000, 5, num_actions=2, rounded=rounded)
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(3_000, KEY_SIZE, generator=generator)
+    memory.write(torch.arange(3_000) % 2, keys, keys[:, 0].contiguous(), np.arange(3_000, dtype=np.uint64), maximum, 0)
+    queries, actions = keys[:20] + 0.01, torch.arange(20) // 18
+    whole = memory.read(queries, actions, touch=False), memory.read_each(queries, [0, 1], touch=False)
+    rows = len(memory.table.keys)
+    with (
+        mock.patch.object(neighbours, "_MOST_SCORES", 3 * rows),
+        mock.patch.object(memory.table, "scratch", wraps=memory.table.scratch) as scratch,
+    ):
+        pieces = memory.read(queries, actions, touch=False), memory.read_each(queries, [0, 1], touch=False)
+    widths = [call.args[1] for call in scratch.call_args_list if call.args[0] == rows]
+    # Six pieces of 18 queries and seven of 20, and what rounded keys left in doubt.
+    assert set(widths) == {3} and len(widths) >= 13 and (rounded or len(widths) == 13)
+    for one, other in zip(whole, pieces, strict=True):
+        assert one.distances.tolist() == other.distances.tolist() and one.indices.tolist() == other.indices.tolist()
 
 
 def test_short_rows_are_padded_with_their_nearest_memory():

@@ -90,7 +90,7 @@ def nearest(store: Store, query: torch.Tensor, number: int) -> np.ndarray:
 
 def asked_again(store: Store, queries: torch.Tensor, number: int) -> int:
     """How many queries were answered by float32 in the end; all are checked against plain subtraction."""
-    with mock.patch.object(search, "nearest_in_own", wraps=search.nearest_in_own) as again:
+    with mock.patch.object(search, "nearest", wraps=search.nearest) as again:
         recall = store.read(queries, number, UniformMean())
     for query, distances, slots in zip(queries, recall.distances, recall.indices, strict=True):
         expected = nearest(store, query, number)
